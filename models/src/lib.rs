@@ -1,0 +1,8 @@
+//! *Which* model: file formats, architectures as data, tokenizer, chat template, registry.
+
+pub mod arch;
+pub mod build;
+pub mod chat;
+pub mod format;
+pub mod registry;
+pub mod tokenizer;

@@ -1,0 +1,2 @@
+//! The `brick` command line.
+fn main() {}
