@@ -171,4 +171,32 @@ pub enum GraphError {
         /// How many.
         found: usize,
     },
+    /// A value does not fit into an arena: its size overflows, or depends on something other than the batch.
+    #[error("brick `{brick}` output {port} ({ty}): cannot be placed in the arena for {rows}")]
+    Unplaceable {
+        /// The brick.
+        brick: String,
+        /// Its output port.
+        port: usize,
+        /// Type of the value.
+        ty: String,
+        /// The maximum of rows asked for.
+        rows: String,
+    },
+    /// A pass of that name does not exist.
+    #[error("no pass is named `{name}`; there are {known}")]
+    UnknownPass {
+        /// The name asked for.
+        name: String,
+        /// Every name.
+        known: String,
+    },
+    /// A pass changed what the graph computes. A defect of the pass, found before anything runs.
+    #[error("pass `{pass}` changed the meaning of the graph: {what} is another expression than before")]
+    MeaningChanged {
+        /// The pass.
+        pass: &'static str,
+        /// `the output` or `the KV cache of layer N`.
+        what: String,
+    },
 }

@@ -8,6 +8,9 @@
 //! | --- | --- |
 //! | [`graph`] | [`Graph`], [`Brick`], [`Value`], [`Wire`] and their ids |
 //! | [`builder`] | [`GraphBuilder`] |
+//! | [`passes`] | rewrites (fusions), liveness, arena placement, cost; the pipeline they form |
+//! | [`meaning`] | the expression a value stands for: how a rewrite is checked |
+//! | [`export`] | ASCII tree, DOT, Mermaid, JSON |
 //! | [`error`] | [`GraphError`]: what is wrong with a composition, naming both bricks |
 //!
 //! ```
@@ -33,7 +36,10 @@
 mod assemble;
 pub mod builder;
 pub mod error;
+pub mod export;
 pub mod graph;
+pub mod meaning;
+pub mod passes;
 
 pub use builder::{GraphBuilder, Handle, Handles};
 pub use error::GraphError;
