@@ -2,8 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-mod recorder;
+mod clock;
+mod record;
+mod stats;
 mod step;
+#[cfg(test)]
+mod testing;
 
-pub use recorder::{NoRecord, Recorder};
+pub use clock::{Clock, ClockPrecision, ManualClock, TimeSource};
+pub use record::{BrickProfiler, ForwardSample, NoRecord, PhaseTotals, Recorder, SyncMode, Work};
+pub use stats::{Summary, Totals};
 pub use step::{Phase, StepInfo};
