@@ -108,7 +108,7 @@ impl<'a> Call<'a> {
             StepKind::Quantize { src, rows, q8 } => {
                 self.each_row(m, self.count(*rows), |t| self.quantize(Some(q8), t, 0, self.row(*src, t)));
             }
-            StepKind::Linear { matrices, rows } => self.linear(m, matrices, self.count(*rows)),
+            StepKind::Linear { matrices, rows, .. } => self.linear(m, matrices, self.count(*rows)),
             StepKind::Rope { src, dst, head_dim, style, table } => {
                 self.each_row(m, self.rows.len(), |t| {
                     let out = self.row_mut(*dst, t);

@@ -368,7 +368,15 @@ impl Lowering<'_> {
                 self.buffers[p].last = self.steps.len();
             }
         }
-        let f32_src = if any(true, self) { Some(self.input(brick, 0)?) } else { None };
+        // Kept alive only for float matrices and for checks.
+        let source = if any(true, self) || self.options.keep_values {
+            self.input(brick, 0)?
+        } else {
+            self.f32_of[v.index()].map(Self::slot).ok_or_else(|| LowerError::Brick {
+                brick: brick.name.clone(),
+                reason: "its input is not a buffer of activations".into(),
+            })?
+        };
         let mut matrices = Vec::with_capacity(parts.len());
         let mut dtypes: Vec<&str> = Vec::new();
         let mut at = 0;
@@ -384,7 +392,7 @@ impl Lowering<'_> {
                 None
             };
             let src = if shape.dtype.is_float() {
-                f32_src.map(LinearInput::F32)
+                Some(LinearInput::F32(source))
             } else {
                 q8.map(|b| LinearInput::Q8(Self::q8_slot(b)))
             };
@@ -400,7 +408,7 @@ impl Lowering<'_> {
             matrices.push(LinearMatrix { weight, bias, rows: part.rows, src, dst, kernel });
         }
         let kernel = format!("linear_{}_{}", dtypes.join("+").to_lowercase(), self.options.simd.name());
-        self.push(brick, kernel, StepKind::Linear { matrices, rows });
+        self.push(brick, kernel, StepKind::Linear { source, matrices, rows });
         Ok(())
     }
 
@@ -495,7 +503,8 @@ fn patch(kind: &mut StepKind, offsets: &[usize]) {
             f(src);
             q(q8);
         }
-        StepKind::Linear { matrices, .. } => {
+        StepKind::Linear { source, matrices, .. } => {
+            f(source);
             for m in matrices {
                 f(&mut m.dst);
                 match &mut m.src {

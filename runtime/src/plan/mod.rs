@@ -133,6 +133,8 @@ pub enum StepKind {
     },
     /// Matrices on the same input.
     Linear {
+        /// The input as f32 rows (what [`LinearMatrix::src`] was rounded from).
+        source: Slot,
         /// Matrices, each with its own output.
         matrices: Vec<LinearMatrix>,
         /// All rows or the wanted ones (already gathered).
