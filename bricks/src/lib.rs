@@ -15,6 +15,7 @@
 
 pub mod budget;
 pub mod cost;
+pub mod cpu;
 pub mod dtype;
 pub mod kind;
 pub mod op;
