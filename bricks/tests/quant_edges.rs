@@ -10,8 +10,8 @@ fn encode(dtype: DType, values: &[f32]) -> Vec<u8> {
     bytes
 }
 
-/// ggml's C code starts from `max = +0.0` and never meets anything larger, so `d = 0 / -8 = -0.0` whatever the zeros' signs;
-/// the Python package differs for a block of negative zeros. Files are written by the C code.
+/// ggml's C code starts from `max = +0.0` and never meets anything larger, so `d = 0 / -8 = -0.0` whatever the zeros'
+/// signs; the Python package differs for a block of negative zeros. Files are written by the C code.
 #[test]
 fn zeros_of_either_sign_encode_alike() {
     for zero in [0.0, -0.0] {
@@ -20,6 +20,18 @@ fn zeros_of_either_sign_encode_alike() {
         assert!(q4_0[2..].iter().all(|&b| b == 0x88));
         assert!(encode(DType::Q8_0, &[zero; 32]).iter().all(|&b| b == 0));
     }
+}
+
+/// Of two zeros the first is the minimum, as in ggml's C code.
+#[test]
+fn the_first_of_equal_minimums_gives_its_sign() {
+    let minimum = |first: f32, second: f32| {
+        let mut values = [1.0; 32];
+        values[..2].copy_from_slice(&[first, second]);
+        encode(DType::Q4_1, &values)[2..4].to_vec()
+    };
+    assert_eq!(minimum(0.0, -0.0), [0x00, 0x00]);
+    assert_eq!(minimum(-0.0, 0.0), [0x00, 0x80]);
 }
 
 /// Half a unit in the last place of f16 above its largest value rounds to infinity, anything below does not.
@@ -55,6 +67,15 @@ fn activation_ties_round_to_even() {
     assert_eq!(rows.codes()[..8], [127, 0, 2, 2, 0, -2, -126, 126]);
     assert_eq!(rows.scales(), [1.0]);
     assert_eq!(rows.sums(), [[129, 0]]);
+}
+
+/// `x · (127 / amax)`, neither `x / (amax / 127)` nor `x · (1 / (amax / 127))`: these would give 0, 1, 6 here.
+#[test]
+fn activation_codes_multiply_by_the_inverse() {
+    let mut values = [0.0; 32];
+    values[..4].copy_from_slice(&[11.0, 0.043_307_09, 0.129_921_26, 0.562_992_16]);
+    let rows = Q8Rows::from_values(32, &values).expect("lengths fit");
+    assert_eq!(rows.codes()[..4], [127, 1, 2, 7]);
 }
 
 #[test]
@@ -131,6 +152,7 @@ fn activation_planes_must_fit_each_other() {
     let plane = |what, found| Err(QuantError::PlaneLength { what, values: 64, expected: 2, found });
     assert_eq!(row(64, 3, 2), plane("Q8 scale plane", 3));
     assert_eq!(row(64, 2, 1), plane("Q8 sum plane", 1));
+    assert_eq!(row(64, 1, 2), plane("Q8 scale plane", 1));
     assert!(Q8RowMut::new(&mut [0; 32], &mut [], &mut [[0; 2]]).is_err());
 
     assert!(Q8Rows::zeros(1, 48).is_err());
@@ -156,7 +178,12 @@ fn errors_say_what_was_expected_and_found() {
     assert_eq!(refused, Err("expected a type with an encoder (F32, F16, BF16, Q4_0, Q4_1, Q8_0), found Q6_K".into()));
     let float = quant::unpack_row(DType::F16, &[0; 64], &mut [0; 32], &mut [0.0], &mut [0.0]);
     assert_eq!(float, Err(QuantError::NotQuantised { dtype: DType::F16 }));
-    let scales = quant::unpack_row(DType::Q6_K, &[0; 210], &mut [0; 256], &mut [0.0; 8], &mut [0.0; 16]).map_err(text);
+    let planes = |scales: usize, mins: usize| {
+        quant::unpack_row(DType::Q6_K, &[0; 210], &mut [0; 256], &mut vec![0.0; scales], &mut vec![0.0; mins])
+    };
+    assert_eq!(planes(16, 16), Ok(()));
+    assert!(planes(17, 16).is_err() && planes(16, 15).is_err() && planes(16, 17).is_err());
+    let scales = planes(8, 16).map_err(text);
     assert_eq!(scales, Err("unpacked scales: expected 16 elements for a row of 256 values, found 8".into()));
 }
 

@@ -1,7 +1,7 @@
 //! Decoders and encoders against golden files made by the Python package `gguf` (see `data/quant/provenance.json`).
 //!
-//! Comparisons are bit by bit, zeros' signs included. One exception: where the reference decodes to a NaN, any NaN is right, as the
-//! sign and payload of a NaN that went through arithmetic are the processor's choice.
+//! Comparisons are bit by bit, zeros' signs included. One exception: where the reference decodes to a NaN, any NaN is
+//! right, as the sign and payload of a NaN that went through arithmetic are the processor's choice.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

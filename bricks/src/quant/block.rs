@@ -2,11 +2,13 @@
 
 use half::f16;
 
-/// A block of `L` values in `S` sub-blocks of `L / S`: value `i` is `scales[s] · codes[i] + mins[s]`, where `s = i / (L / S)`.
+/// A block of `L` values in `S` sub-blocks: value `i` is `scales[s] · codes[i] + mins[s]`, where `s` is `i` divided by
+/// [`SUB_BLOCK`](Self::SUB_BLOCK).
 ///
 /// Codes are in the order of the values, and signed as the format means them: its offset (8 of Q4_0, 32 of Q6_K) is
-/// subtracted, its table (IQ4) is applied. Scales and minimums are f32 products of what the block stores (e.g. `d · sc`),
-/// rounded as ggml rounds them, so [`decode`](Self::decode) gives ggml's bits.
+/// subtracted, its table (IQ4) is applied. Scales and minimums are the products of what the block stores, such as
+/// `d · sc`. No product ever rounds: `d` has 11 significant bits, sub-scale and code together at most 12, and f32 holds
+/// 24. The one rounding is that of the addition, so fusing it with the multiplication changes nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parts<const L: usize, const S: usize> {
     /// One code per value.
@@ -24,7 +26,7 @@ impl<const L: usize, const S: usize> Parts<L, S> {
     /// Values per sub-block.
     pub const SUB_BLOCK: usize = L / S;
 
-    /// `out[i] = scale · code + min`, each operation rounded to f32 (no fused multiply-add, as in ggml's scalar code).
+    /// `out[i] = scale · code + min`: ggml's bits.
     pub fn decode(&self, out: &mut [f32; L]) {
         let sub_blocks = out.chunks_exact_mut(Self::SUB_BLOCK).zip(self.codes.chunks_exact(Self::SUB_BLOCK));
         for (((out, codes), scale), min) in sub_blocks.zip(self.scales).zip(self.mins) {

@@ -33,8 +33,8 @@ impl DotReference {
 
 /// Decoded weights times decoded activations, accumulated in f64 in the order of the row.
 ///
-/// Activations are decoded in f64, where `scale · code` is exact: the only f32 roundings are those of [`decode_row`]. A poisoned block
-/// of activations makes the result NaN.
+/// Activations are decoded in f64, where `scale · code` is exact: the only f32 roundings are those of [`decode_row`]. A
+/// poisoned block of activations makes the result NaN.
 ///
 /// # Errors
 /// The width of `activations` does not fill whole blocks of `dtype`, or `weights` is not a row of that width.

@@ -5,7 +5,8 @@
 //! | IQ4_NL | 32 | 18 | 0 | | 2..18 | `d · table[q]` |
 //! | IQ4_XS | 256 | 136 | 0 | high bits 2..4, low bits 4..8, per 32 | 8..136 | `(d · (sc - 32)) · table[q]` |
 //!
-//! Indices lie in runs of 16 bytes per 32 values: byte `j` holds value `j` in its low and value `j + 16` in its high half.
+//! Indices lie in runs of 16 bytes per 32 values: byte `j` holds value `j` in its low and value `j + 16` in its high
+//! half.
 
 use super::block::{NO_MIN, Parts, f16_at, nibble};
 

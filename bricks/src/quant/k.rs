@@ -10,7 +10,8 @@
 //!
 //! Where value `i` of the super-block finds its bits:
 //!
-//! - two bits at a time: byte `32·(i / 128) + i % 32`, shifted right by `2·(i / 32 % 4)` (low bits of Q2_K and Q3_K, high bits of Q6_K);
+//! - two bits at a time: byte `32·(i / 128) + i % 32`, shifted right by `2·(i / 32 % 4)` (low bits of Q2_K and Q3_K,
+//!   high bits of Q6_K);
 //! - four bits (Q4_K, Q5_K): byte `32·(i / 64) + i % 32`, half `i / 32 % 2`;
 //! - four bits (Q6_K): byte `64·(i / 128) + i % 64`, half `i / 64 % 2`;
 //! - one bit (high bits of Q3_K and Q5_K): byte `i % 32`, bit `i / 32`.
@@ -68,8 +69,9 @@ pub fn unpack_q6_k(block: &[u8; 210]) -> Parts<BLOCK, 16> {
 
 /// The 6-bit scales and minimums of Q4_K and Q5_K, from their 12 packed bytes.
 ///
-/// Sub-blocks 0..4: the low six bits of bytes `0..4` (scales) and `4..8` (minimums). Sub-blocks 4..8: four bits in the nibbles of bytes
-/// `8..12` (low: scales, high: minimums), the upper two in the top bits of bytes `0..4` (scales) and `4..8` (minimums).
+/// Sub-blocks 0..4: the low six bits of bytes `0..4` (scales) and `4..8` (minimums). Sub-blocks 4..8: four bits in the
+/// nibbles of bytes `8..12` (low: scales, high: minimums), the upper two in the top bits of bytes `0..4` (scales) and
+/// `4..8` (minimums).
 pub fn scales_k4(packed: [u8; 12]) -> ([u8; 8], [u8; 8]) {
     let sixth = |first: usize, half: usize, s: usize| match s {
         0..4 => packed[first + s] & 0x3f,
@@ -80,7 +82,8 @@ pub fn scales_k4(packed: [u8; 12]) -> ([u8; 8], [u8; 8]) {
 
 /// The signed 6-bit scales of Q3_K (32 already subtracted), from their 12 packed bytes.
 ///
-/// Scale `s` has its low four bits in byte `s % 8`, half `s / 8`, and its upper two in byte `8 + s % 4`, at bit `2·(s / 4)`.
+/// Scale `s` has its low four bits in byte `s % 8`, half `s / 8`, and its upper two in byte `8 + s % 4`, at
+/// bit `2·(s / 4)`.
 pub fn scales_q3_k(packed: [u8; 12]) -> [i8; 16] {
     std::array::from_fn(|s| {
         let high = (packed[8 + s % 4] >> (2 * (s / 4))) & 3;
@@ -88,7 +91,8 @@ pub fn scales_q3_k(packed: [u8; 12]) -> [i8; 16] {
     })
 }
 
-/// Scales `d · sc` and minimums `-(dmin · m)` of a Q4_K or Q5_K super-block: both start with `d`, `dmin` and the packed 12 bytes.
+/// Scales `d · sc` and minimums `-(dmin · m)` of a Q4_K or Q5_K super-block: both start with `d`, `dmin` and the packed
+/// 12 bytes.
 fn scales_and_mins_k4<const B: usize>(block: &[u8; B]) -> ([f32; 8], [f32; 8]) {
     let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
     let (scales, mins) = scales_k4(std::array::from_fn(|j| block[4 + j]));

@@ -1,7 +1,7 @@
 //! Quantised formats: weights as files store them, activations as integer kernels read them.
 //!
-//! Everything here is scalar and plain: it is the reference the kernels are held to. Weight formats are byte-exact with ggml
-//! (GGUF): decoders give its f32 bits, encoders its bytes.
+//! Everything here is scalar and plain: it is the reference the kernels are held to. Weight formats are byte-exact with
+//! ggml (GGUF): decoders give its f32 bits, encoders its bytes.
 //!
 //! | module | content |
 //! | --- | --- |

@@ -42,7 +42,8 @@ pub fn decode_row(dtype: DType, src: &[u8], dst: &mut [f32]) -> Result<(), Quant
 /// Encodes one row as ggml's reference quantisers do, byte for byte: F32, F16, BF16, Q4_0, Q4_1, Q8_0.
 ///
 /// # Errors
-/// The type has no encoder, `src.len()` does not fill whole blocks, or `dst` is not the size of that many values. Nothing is written then.
+/// The type has no encoder, `src.len()` does not fill whole blocks, or `dst` is not the size of that many values.
+/// Nothing is written then.
 pub fn encode_row(dtype: DType, src: &[f32], dst: &mut [u8]) -> Result<(), QuantError> {
     check_row(dtype, src.len(), dst.len())?;
     match dtype {
@@ -62,8 +63,8 @@ pub fn encode_row(dtype: DType, src: &[f32], dst: &mut [u8]) -> Result<(), Quant
 /// With `b =` [`sub_block_len`]`(dtype)`, value `i` of the row is `scales[i / b] · codes[i] + mins[i / b]`.
 ///
 /// # Errors
-/// The type is a float, `codes.len()` does not fill whole blocks, `src` is not the bytes of that many values, or `scales` and `mins` do
-/// not have `codes.len() / b` elements. Nothing is written then.
+/// The type is a float, `codes.len()` does not fill whole blocks, `src` is not the bytes of that many values, or
+/// `scales` and `mins` do not have `codes.len() / b` elements. Nothing is written then.
 pub fn unpack_row(
     dtype: DType,
     src: &[u8],

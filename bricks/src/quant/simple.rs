@@ -8,14 +8,14 @@
 //! | Q5_1 | 24 | 0 | 2 | 4..8 | 8..24 | `d · q + m` |
 //! | Q8_0 | 34 | 0 | | | 2..34 | `d · q`, `q` signed |
 //!
-//! Nibbles: byte `j` of `qs` holds value `j` in its low and value `j + 16` in its high half. The fifth bit of value `i` is bit
-//! `i` of `qh`, a little-endian u32.
+//! Nibbles: byte `j` of `qs` holds value `j` in its low and value `j + 16` in its high half. The fifth bit of value `i`
+//! is bit `i` of `qh`, a little-endian u32.
 //!
 //! # Encoders
-//! Byte-identical with ggml's reference quantisers for finite input: codes are computed with `1 / d` in f32, while the block
-//! stores `d` rounded to f16. A block that holds an infinity or a NaN has no meaning there (the conversion of its codes to integers is
-//! undefined); here it gets a NaN for a scale, so that it decodes to NaN and the damage stays visible. Codes whose `1 / d`
-//! overflows saturate; their block's `d` is 0 in f16.
+//! Byte-identical with ggml's reference quantisers for finite input: codes are computed with `1 / d` in f32, while the
+//! block stores `d` rounded to f16. A block that holds an infinity or a NaN has no meaning there (the conversion of its
+//! codes to integers is undefined); here it gets a NaN for a scale, so that it decodes to NaN and the damage stays
+//! visible. Codes whose `1 / d` overflows saturate; their block's `d` is 0 in f16.
 
 use half::f16;
 
