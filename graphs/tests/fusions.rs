@@ -254,7 +254,7 @@ fn fusions_keep_the_meaning_of_random_graphs_and_never_cost_more() {
         })
         .unwrap();
     for (n, (name, _)) in fused.iter().zip(FUSIONS) {
-        assert!(n.get() >= 40, "{name} found something to fuse in only {} of 400 graphs", n.get());
+        assert!(n.get() >= 30, "{name} found something to fuse in only {} of 400 graphs", n.get());
     }
 }
 
