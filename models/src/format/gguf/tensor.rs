@@ -53,11 +53,7 @@ impl TensorInfo {
     }
 
     pub(super) fn unsupported(&self) -> FormatError {
-        FormatError::UnsupportedType {
-            tensor: self.name.clone(),
-            type_id: self.type_id,
-            type_name: self.type_name(),
-        }
+        FormatError::UnsupportedType { tensor: self.name.clone(), type_id: self.type_id, type_name: self.type_name() }
     }
 
     /// Reads one entry of the directory; `offset` is still relative to the data section.
@@ -192,12 +188,7 @@ impl TensorInfo {
         let at = data_at.saturating_add(self.offset);
         // Data of an unknown type takes at least a byte.
         if at.checked_add(self.n_bytes.unwrap_or(1)).is_none_or(|end| end > file_len) {
-            return Err(FormatError::TensorRange {
-                tensor: self.name.clone(),
-                at,
-                size: self.n_bytes,
-                file: file_len,
-            });
+            return Err(FormatError::TensorRange { tensor: self.name.clone(), at, size: self.n_bytes, file: file_len });
         }
         self.offset = at;
         Ok(())
