@@ -156,7 +156,9 @@ pub enum FormatError {
         found: String,
     },
     /// One part of a model that is spread over several files.
-    #[error("this is one of {count} parts of a split model (`split.count`); join them first (`llama-gguf-split --merge`)")]
+    #[error(
+        "this is one of {count} parts of a split model (`split.count`); join them first (`llama-gguf-split --merge`)"
+    )]
     Split {
         /// Number of parts.
         count: u64,

@@ -53,11 +53,7 @@ impl TensorInfo {
     }
 
     pub(super) fn unsupported(&self) -> FormatError {
-        FormatError::UnsupportedType {
-            tensor: self.name.clone(),
-            type_id: self.type_id,
-            type_name: self.type_name(),
-        }
+        FormatError::UnsupportedType { tensor: self.name.clone(), type_id: self.type_id, type_name: self.type_name() }
     }
 
     /// Reads one entry of the directory; `offset` is still relative to the data section.
@@ -128,7 +124,7 @@ pub(super) fn n_bytes(name: &str, dims: &[u64], type_id: u32) -> Result<Option<u
             block: block_len,
         });
     }
-    let row_bytes = (row / block_len).checked_mul(block_bytes).ok_or_else(overflow)?;
+    let row_bytes = (row / block_len).checked_mul(block_bytes).filter(fits).ok_or_else(overflow)?;
     rest.iter().try_fold(row_bytes, |n, &d| n.checked_mul(d).filter(fits)).ok_or_else(overflow).map(Some)
 }
 
@@ -192,12 +188,7 @@ impl TensorInfo {
         let at = data_at.saturating_add(self.offset);
         // Data of an unknown type takes at least a byte.
         if at.checked_add(self.n_bytes.unwrap_or(1)).is_none_or(|end| end > file_len) {
-            return Err(FormatError::TensorRange {
-                tensor: self.name.clone(),
-                at,
-                size: self.n_bytes,
-                file: file_len,
-            });
+            return Err(FormatError::TensorRange { tensor: self.name.clone(), at, size: self.n_bytes, file: file_len });
         }
         self.offset = at;
         Ok(())

@@ -141,6 +141,13 @@ impl<'a> GgufWriter<'a> {
         self.push(name, dims, dtype, Data::Producer(Box::new(produce)))
     }
 
+    /// Removes a tensor; `true` if it was there.
+    pub fn remove_tensor(&mut self, name: &str) -> bool {
+        let before = self.tensors.len();
+        self.tensors.retain(|t| t.name != name);
+        self.tensors.len() != before
+    }
+
     fn push(&mut self, name: &str, dims: &[u64], dtype: DType, data: Data<'a>) -> &mut Self {
         self.tensors.push(Tensor { name: name.to_owned(), dims: dims.to_vec(), dtype, data });
         self
@@ -261,7 +268,9 @@ impl<'a> GgufWriter<'a> {
                 let text = value.bytes.get(size_of::<u64>()..).unwrap_or_default();
                 if let Err(e) = std::str::from_utf8(text) {
                     let bad_at = e.valid_up_to() as u64;
-                    return Err(FormatError::Utf8 { what: format!("value of metadata key `{key}`"), at: 0, bad_at }.into());
+                    return Err(
+                        FormatError::Utf8 { what: format!("value of metadata key `{key}`"), at: 0, bad_at }.into()
+                    );
                 }
             }
         }
@@ -280,11 +289,9 @@ impl<'a> GgufWriter<'a> {
                 }
                 let size = n_bytes(&t.name, &t.dims, t.dtype as u32)?.ok_or_else(|| t.too_large())?;
                 match &t.data {
-                    Data::Bytes(b) if b.len() as u64 != size => Err(WriteError::DataLength {
-                        tensor: t.name.clone(),
-                        expected: size,
-                        found: b.len() as u64,
-                    }),
+                    Data::Bytes(b) if b.len() as u64 != size => {
+                        Err(WriteError::DataLength { tensor: t.name.clone(), expected: size, found: b.len() as u64 })
+                    }
                     _ => Ok(size),
                 }
             })
