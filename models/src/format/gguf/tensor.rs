@@ -124,7 +124,7 @@ pub(super) fn n_bytes(name: &str, dims: &[u64], type_id: u32) -> Result<Option<u
             block: block_len,
         });
     }
-    let row_bytes = (row / block_len).checked_mul(block_bytes).ok_or_else(overflow)?;
+    let row_bytes = (row / block_len).checked_mul(block_bytes).filter(fits).ok_or_else(overflow)?;
     rest.iter().try_fold(row_bytes, |n, &d| n.checked_mul(d).filter(fits)).ok_or_else(overflow).map(Some)
 }
 

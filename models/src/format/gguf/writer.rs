@@ -141,6 +141,13 @@ impl<'a> GgufWriter<'a> {
         self.push(name, dims, dtype, Data::Producer(Box::new(produce)))
     }
 
+    /// Removes a tensor; `true` if it was there.
+    pub fn remove_tensor(&mut self, name: &str) -> bool {
+        let before = self.tensors.len();
+        self.tensors.retain(|t| t.name != name);
+        self.tensors.len() != before
+    }
+
     fn push(&mut self, name: &str, dims: &[u64], dtype: DType, data: Data<'a>) -> &mut Self {
         self.tensors.push(Tensor { name: name.to_owned(), dims: dims.to_vec(), dtype, data });
         self
