@@ -9,14 +9,17 @@
 //! | [`kind`] | [`BrickKind`]: the accounting categories |
 //! | [`op`] | [`Op`]: what a brick computes, as data; its port types and static cost |
 //! | [`dtype`] | [`DType`]: storage types of weights, byte-exact with ggml |
+//! | [`quant`] | codecs of the weight formats, and the Q8 activations of integer kernels |
 //! | [`budget`] | [`TokenBudget`], its origin, and what happens when it is exceeded |
 //! | [`cost`] | [`Cost`]: bytes and operations, known before anything runs |
 
 pub mod budget;
 pub mod cost;
+pub mod cpu;
 pub mod dtype;
 pub mod kind;
 pub mod op;
+pub mod quant;
 pub mod rope;
 
 pub use budget::{BudgetOrigin, BudgetPolicy, TokenBudget, TokenResult};
@@ -24,4 +27,5 @@ pub use cost::{Cost, Extent};
 pub use dtype::DType;
 pub use kind::{BrickCategory, BrickKind};
 pub use op::{ActKind, AttentionSpec, Dim, LinearPart, Op, OpError, PortType, Rows, ValueType, WeightShape};
+pub use quant::QuantError;
 pub use rope::{RopeScaling, RopeSpec, RopeStyle};
