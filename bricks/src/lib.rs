@@ -24,6 +24,7 @@ pub mod brick;
 pub mod budget;
 pub mod catalog;
 pub mod cost;
+pub mod cpu;
 pub mod divergence;
 pub mod dtype;
 pub mod error;

@@ -1,0 +1,144 @@
+//! Which instruction set the kernels use.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Instruction set of the kernels, lowest first. Every level computes **the same bits**; levels differ in speed only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum SimdLevel {
+    /// Portable Rust; what the compiler makes of it on the target's baseline. Everywhere.
+    Scalar = 1,
+    /// x86-64 with AVX2, FMA and F16C (Haswell, Zen, and later).
+    Avx2 = 2,
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI (Cascade Lake, Ice Lake, Zen 4, and later).
+    Avx512Vnni = 3,
+}
+
+impl SimdLevel {
+    /// Every level, lowest first.
+    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512Vnni];
+
+    /// Environment variable that lowers the level: `scalar`, `avx2` or `avx512` (also `avx512-vnni`).
+    pub const ENV: &str = "BRICK_SIMD";
+
+    /// The highest level this processor can run. Asked of the processor once.
+    pub fn supported() -> Self {
+        static CACHE: AtomicU8 = AtomicU8::new(0);
+        match CACHE.load(Ordering::Relaxed) {
+            1 => Self::Scalar,
+            2 => Self::Avx2,
+            3 => Self::Avx512Vnni,
+            _ => {
+                // Racing threads ask the processor twice and store the same answer.
+                let level = ask_processor();
+                CACHE.store(level as u8, Ordering::Relaxed);
+                level
+            }
+        }
+    }
+
+    /// The level to use: [`supported`](Self::supported), lowered by the environment variable [`ENV`](Self::ENV).
+    ///
+    /// Read once, at the first call. The variable can only lower: asking for more than the processor has, or for a level
+    /// with no such name, leaves the level at what the processor has (callers who want to report that use
+    /// [`requested`](Self::requested)).
+    pub fn detect() -> Self {
+        static LEVEL: std::sync::OnceLock<SimdLevel> = std::sync::OnceLock::new();
+        *LEVEL.get_or_init(|| match Self::requested() {
+            Ok(Some(level)) => level.min(Self::supported()),
+            Ok(None) | Err(_) => Self::supported(),
+        })
+    }
+
+    /// What [`ENV`](Self::ENV) asks for: `None` when it is unset or empty.
+    ///
+    /// # Errors
+    /// The variable has a value that is not the name of a level.
+    pub fn requested() -> Result<Option<Self>, UnknownLevel> {
+        match std::env::var_os(Self::ENV) {
+            Some(value) if !value.is_empty() => value.to_string_lossy().parse().map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Every level this processor can run, lowest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|&level| level <= Self::supported())
+    }
+
+    /// Name in reports: `scalar`, `avx2`, `avx512-vnni`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512Vnni => "avx512-vnni",
+        }
+    }
+}
+
+impl std::fmt::Display for SimdLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A name that is not a SIMD level.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown SIMD level {found:?}: expected scalar, avx2 or avx512")]
+pub struct UnknownLevel {
+    /// What was given.
+    pub found: String,
+}
+
+impl std::str::FromStr for SimdLevel {
+    type Err = UnknownLevel;
+
+    fn from_str(s: &str) -> Result<Self, UnknownLevel> {
+        match s {
+            "scalar" => Ok(Self::Scalar),
+            "avx2" => Ok(Self::Avx2),
+            "avx512" | "avx512-vnni" => Ok(Self::Avx512Vnni),
+            _ => Err(UnknownLevel { found: s.to_owned() }),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn ask_processor() -> SimdLevel {
+    use std::arch::is_x86_feature_detected as has;
+    // Miri interprets baseline instructions and few of the others.
+    if cfg!(miri) || !(has!("avx2") && has!("fma") && has!("f16c")) {
+        SimdLevel::Scalar
+    } else if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni") {
+        SimdLevel::Avx512Vnni
+    } else {
+        SimdLevel::Avx2
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn ask_processor() -> SimdLevel {
+    SimdLevel::Scalar
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_back_to_their_levels() {
+        for level in SimdLevel::ALL {
+            assert_eq!(level.name().parse::<SimdLevel>().unwrap(), level);
+        }
+        assert_eq!("avx512".parse(), Ok(SimdLevel::Avx512Vnni));
+        assert_eq!("sse9".parse::<SimdLevel>().unwrap_err().found, "sse9");
+    }
+
+    #[test]
+    fn what_is_used_is_available_and_the_portable_level_always_is() {
+        assert!(SimdLevel::available().any(|l| l == SimdLevel::Scalar));
+        assert!(SimdLevel::available().any(|l| l == SimdLevel::detect()));
+        assert_eq!(SimdLevel::available().last(), Some(SimdLevel::supported()));
+    }
+}
