@@ -550,14 +550,14 @@ fn check_rope(spec: &RopeSpec, head_dim: usize) -> Result<(), OpError> {
             spec.dims
         )));
     }
-    if let Some(f) = &spec.freq_factors {
-        if f.len() != spec.dims / 2 {
-            return Err(OpError::Parameters(format!(
-                "expected {} rope frequency factors, found {}",
-                spec.dims / 2,
-                f.len()
-            )));
-        }
+    if let Some(f) = &spec.freq_factors
+        && f.len() != spec.dims / 2
+    {
+        return Err(OpError::Parameters(format!(
+            "expected {} rope frequency factors, found {}",
+            spec.dims / 2,
+            f.len()
+        )));
     }
     Ok(())
 }

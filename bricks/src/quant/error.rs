@@ -2,7 +2,8 @@
 
 use crate::dtype::DType;
 
-/// A row, or a plane of a row, does not have the length its format asks for. Contents are never wrong: every bit pattern decodes.
+/// A row, or a plane of a row, does not have the length its format asks for. Contents are never wrong: every bit
+/// pattern decodes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuantError {
     /// The number of values does not fill whole blocks.

@@ -11,22 +11,24 @@
 //! | scales | `f32` | `width / 32` | `scales[b]`: value ≈ `scales[b] · code` |
 //! | sums | `[i16; 2]` | `width / 32` | `sums[b][h]` = sum of the codes `32·b + 16·h ..][..16]`, in `-2032..=2032` |
 //!
-//! The sums pay for weights with a minimum or an offset: `Σ (s·q + m)·(d·c) = d·(s·Σ q·c + m·Σ c)`. They are split per 16
-//! because Q2_K, Q3_K and Q6_K have a scale per 16; formats with a scale per 32 add the two. A matrix ([`Q8Rows`]) stores
-//! its rows one after the other in each plane, without padding: row `t` starts at `t · width` and `t · width / 32`.
+//! The sums pay for weights with a minimum or an offset: `Σ (s·q + m)·(d·c) = d·(s·Σ q·c + m·Σ c)`. They are split per
+//! 16 because Q2_K, Q3_K and Q6_K have a scale per 16; formats with a scale per 32 add the two. A matrix ([`Q8Rows`])
+//! stores its rows one after the other in each plane, without padding: row `t` starts at `t · width`, its blocks
+//! at `t · width / 32`.
 //!
 //! # Arithmetic
 //! Every encoder (this one and each SIMD level) gives the same bits. Per block, in f32, round to nearest even:
 //!
-//! 1. `a` = the largest `bits(x) & 0x7fff_ffff`, compared as *unsigned integers*: for finite numbers that is the order of `|x|`,
-//!    infinities and NaNs come out above all of them.
+//! 1. `a` = the largest `bits(x) & 0x7fff_ffff`, compared as *unsigned integers*: for finite numbers that is the order
+//!    of `|x|`, infinities and NaNs come out above all of them.
 //! 2. `a >= 0x7f80_0000` (an infinity or a NaN is among the values): scale = NaN (`0x7fc0_0000`), codes and sums 0.
 //!    The block is *poisoned*: any dot product with it is NaN, so a broken activation stays visible.
-//! 3. `amax = f32::from_bits(a) <` [`MIN_AMAX`]: scale, codes and sums 0. Below it the scale would be subnormal, and `127 / amax`
-//!    could overflow; such blocks are noise, and this rule keeps results independent of flush-to-zero modes.
-//! 4. Otherwise `scale = amax / 127`, `inv = 127 / amax`, `code = round_ties_even(x · inv)`: two true divisions per block,
-//!    one multiplication per value, and the conversion that `cvtps2dq` and `fcvtns` do. `|x · inv| <= 127·(1 + 2⁻²³)`:
-//!    no clamp is needed.
+//! 3. `amax = f32::from_bits(a) <` [`MIN_AMAX`]: scale, codes and sums 0. Below it the scale would be subnormal, and
+//!    `127 / amax` could overflow; such blocks are noise, and this rule keeps results independent of flush-to-zero
+//!    modes.
+//! 4. Otherwise `scale = amax / 127`, `inv = 127 / amax`, `code = round_ties_even(x · inv)`: two true divisions per
+//!    block, one multiplication per value, and the conversion that `cvtps2dq` and `fcvtns` do. No clamp is
+//!    needed: `|x · inv|` is at most `127·(1 + 2⁻²³)`.
 
 use super::QuantError;
 

@@ -1,0 +1,104 @@
+//! Plans for unit tests.
+
+use bricks::{ActKind, AttentionSpec, BrickKind, DType, LinearPart, Op, PortType, Rows, WeightShape};
+
+use crate::step::StepInfo;
+
+/// Width of the residual stream of [`plan`].
+const D: usize = 256;
+const FFN: usize = 512;
+const HEADS: usize = 4;
+const KV_HEADS: usize = 2;
+const HEAD_DIM: usize = 64;
+const VOCAB: usize = 512;
+
+/// A step that only has an identity.
+pub(crate) fn step(name: &str, kind: BrickKind, layer: Option<u32>) -> StepInfo {
+    let inputs = vec![PortType::rows(Rows::All, D); 2];
+    StepInfo {
+        name: name.into(),
+        kind,
+        layer,
+        kernel: "add_scalar".into(),
+        bricks: vec![],
+        op: Op::Add,
+        inputs,
+        weights: vec![],
+    }
+}
+
+fn linear(name: String, kind: BrickKind, layer: Option<u32>, input: usize, parts: &[(&str, usize)]) -> StepInfo {
+    let rows = if kind == BrickKind::LmHead { Rows::Wanted } else { Rows::All };
+    let part = |&(label, rows): &(&str, usize)| LinearPart { label: label.into(), rows, bias: false };
+    StepInfo {
+        name,
+        kind,
+        layer,
+        kernel: "linear_q4_k_scalar".into(),
+        bricks: vec![],
+        op: Op::Linear { input, parts: parts.iter().map(part).collect(), rows },
+        inputs: vec![PortType::rows(rows, input)],
+        weights: parts.iter().map(|&(_, rows)| WeightShape { dtype: DType::Q4_K, rows, cols: input }).collect(),
+    }
+}
+
+/// The plan of a tiny decoder: embedding, `layers` layers of eight steps, final norm, LM head.
+pub(crate) fn plan(layers: u32) -> Vec<StepInfo> {
+    let gain = WeightShape { dtype: DType::F32, rows: 1, cols: D };
+    let table = WeightShape { dtype: DType::Q8_0, rows: VOCAB, cols: D };
+    let norm = |name: String, kind, layer, rows| StepInfo {
+        kernel: "rms_norm_scalar".into(),
+        op: Op::RmsNorm { eps: 1e-6, rows },
+        inputs: vec![PortType::rows(Rows::All, D)],
+        weights: vec![gain],
+        ..step(&name, kind, layer)
+    };
+    let mut steps = vec![StepInfo {
+        kernel: "embed_scalar".into(),
+        op: Op::Embed { scale: 1.0 },
+        inputs: vec![PortType::tokens()],
+        weights: vec![table],
+        ..step("token_embd", BrickKind::Embed, None)
+    }];
+    for l in 0..layers {
+        let (at, layer) = (|s: &str| format!("blk.{l}.{s}"), Some(l));
+        let (q, kv) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
+        steps.push(norm(at("attn_norm"), BrickKind::RmsNorm, layer, Rows::All));
+        steps.push(linear(at("attn_qkv"), BrickKind::Qkv, layer, D, &[("q", q), ("k", kv), ("v", kv)]));
+        let spec = AttentionSpec {
+            n_heads: HEADS,
+            n_kv_heads: KV_HEADS,
+            head_dim: HEAD_DIM,
+            scale: 0.125,
+            window: None,
+            softcap: None,
+        };
+        steps.push(StepInfo {
+            kernel: "attention_scalar".into(),
+            op: Op::Attention(spec),
+            inputs: vec![PortType::rows(Rows::All, q), PortType::kv(kv)],
+            ..step(&at("attn"), BrickKind::Attention, layer)
+        });
+        steps.push(linear(at("attn_output"), BrickKind::OProj, layer, q, &[("o", D)]));
+        steps.push(StepInfo {
+            kernel: "add_rms_norm_scalar".into(),
+            op: Op::AddRmsNorm { eps: 1e-6 },
+            weights: vec![gain],
+            ..step(&at("ffn_norm"), BrickKind::RmsNorm, layer)
+        });
+        steps.push(linear(at("ffn_gate_up"), BrickKind::GateUp, layer, D, &[("gate", FFN), ("up", FFN)]));
+        steps.push(StepInfo {
+            kernel: "gated_activation_scalar".into(),
+            op: Op::GatedActivation { act: ActKind::Silu },
+            inputs: vec![PortType::rows(Rows::All, FFN); 2],
+            ..step(&at("ffn_act"), BrickKind::Activation, layer)
+        });
+        steps.push(linear(at("ffn_down"), BrickKind::Down, layer, FFN, &[("down", D)]));
+    }
+    steps.push(norm("output_norm".into(), BrickKind::FinalNorm, None, Rows::Wanted));
+    steps.push(linear("output".into(), BrickKind::LmHead, None, D, &[("logits", VOCAB)]));
+    for (i, s) in steps.iter_mut().enumerate() {
+        s.bricks = vec![i as u32];
+    }
+    steps
+}

@@ -1,0 +1,129 @@
+//! One allocation for everything a forward call writes, shared by the gang.
+//!
+//! Buffers are placed when the plan is made ([`crate::plan`]); nothing is allocated afterwards. The steps of a plan hand out
+//! disjoint pieces of it to threads, which is why this file (and the kernels' calls in [`crate::exec`]) may use `unsafe`.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+
+/// Alignment of the arena and of every buffer in it: a cache line, and a 512-bit vector.
+pub const ALIGN: usize = 64;
+
+/// The arena could not be allocated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot allocate {bytes} bytes of working memory; use a smaller batch (--batch)")]
+pub struct ArenaError {
+    /// Bytes asked for.
+    pub bytes: usize,
+}
+
+/// Zeroed, aligned bytes. Pages are touched on first use only.
+#[derive(Debug)]
+pub struct Arena {
+    ptr: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: an arena owns its memory; all access goes through `unsafe` functions whose callers guarantee disjointness.
+unsafe impl Send for Arena {}
+// SAFETY: as above; shared references hand out raw memory only through `unsafe` functions.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// Allocates `bytes` zero bytes.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn new(bytes: usize) -> Result<Self, ArenaError> {
+        let layout = Layout::from_size_align(bytes.max(ALIGN), ALIGN).map_err(|_| ArenaError { bytes })?;
+        // SAFETY: the layout's size is at least ALIGN, so not zero.
+        let ptr = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(ArenaError { bytes })?;
+        Ok(Self { ptr, layout })
+    }
+
+    /// Bytes allocated.
+    pub fn bytes(&self) -> usize {
+        self.layout.size()
+    }
+
+    /// `len` elements at byte `offset`, read-only.
+    ///
+    /// # Safety
+    /// No thread writes to these bytes while the slice lives. `T` is valid for any bit pattern.
+    pub(crate) unsafe fn slice<T: Plain>(&self, offset: usize, len: usize) -> &[T] {
+        self.check::<T>(offset, len);
+        // SAFETY: in bounds and aligned (checked above in debug builds, guaranteed by the plan's placement), initialised
+        // (zeroed), any bit pattern is a T; the caller guarantees that nobody writes.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr().add(offset).cast::<T>(), len) }
+    }
+
+    /// `len` elements at byte `offset`, writable.
+    ///
+    /// # Safety
+    /// No other thread accesses these bytes while the slice lives. `T` is valid for any bit pattern.
+    #[allow(clippy::mut_from_ref)] // the whole point: the caller proves disjointness
+    pub(crate) unsafe fn slice_mut<T: Plain>(&self, offset: usize, len: usize) -> &mut [T] {
+        self.check::<T>(offset, len);
+        // SAFETY: as in `slice`; the caller guarantees exclusive access.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().add(offset).cast::<T>(), len) }
+    }
+
+    /// Pointer to byte `offset`, for kernels that write strided outputs.
+    pub(crate) fn ptr<T: Plain>(&self, offset: usize) -> *mut T {
+        self.check::<T>(offset, 0);
+        // SAFETY: in bounds (checked above in debug builds).
+        unsafe { self.ptr.as_ptr().add(offset).cast::<T>() }
+    }
+
+    fn check<T>(&self, offset: usize, len: usize) {
+        debug_assert!(offset.is_multiple_of(align_of::<T>()), "offset {offset} is not aligned");
+        debug_assert!(
+            len.checked_mul(size_of::<T>()).and_then(|n| n.checked_add(offset)).is_some_and(|end| end <= self.bytes()),
+            "{len} elements at {offset} leave the arena of {} bytes",
+            self.bytes()
+        );
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, and freed once.
+        unsafe { dealloc(self.ptr.as_ptr(), self.layout) };
+    }
+}
+
+/// Types that any bytes are a valid value of.
+///
+/// # Safety
+/// Implement only for types without padding and without invalid bit patterns.
+pub(crate) unsafe trait Plain: Copy {}
+// SAFETY: every bit pattern is a valid f32.
+unsafe impl Plain for f32 {}
+// SAFETY: every bit pattern is a valid i8.
+unsafe impl Plain for i8 {}
+// SAFETY: every bit pattern is a valid pair of i16, without padding.
+unsafe impl Plain for [i16; 2] {}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_zeroed_aligned_and_keeps_what_is_written() {
+        let arena = Arena::new(1000).unwrap();
+        // SAFETY: one thread, slices used one after the other.
+        unsafe {
+            assert!(arena.slice::<f32>(0, 250).iter().all(|&x| x == 0.0));
+            arena.slice_mut::<f32>(64, 4).copy_from_slice(&[1.0, 2.0, 3.0, 4.0]);
+            assert_eq!(arena.slice::<f32>(64, 4), [1.0, 2.0, 3.0, 4.0]);
+        }
+        assert!((arena.ptr::<f32>(0) as usize).is_multiple_of(ALIGN));
+    }
+
+    #[test]
+    fn absurd_sizes_are_errors() {
+        assert_eq!(Arena::new(usize::MAX).unwrap_err(), ArenaError { bytes: usize::MAX });
+        assert!(Arena::new(usize::MAX / 2).is_err());
+    }
+}

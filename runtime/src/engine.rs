@@ -1,0 +1,444 @@
+//! The engine: one entry, [`Engine::forward`], for prompts, decoding, and several sequences at once.
+
+use std::sync::Arc;
+
+use brick_graphs::Graph;
+use brick_profiler::{NoRecord, Phase, Recorder};
+use bricks::Op;
+use bricks::cpu::SimdLevel;
+use bricks::cpu::gang::{Gang, GangPanic, Member};
+
+use crate::arena::{Arena, ArenaError};
+use crate::batch::Batch;
+use crate::exec::Call;
+use crate::kv::{KvCache, KvError, KvShape, SequenceId};
+use crate::plan::{LowerError, LowerOptions, Plan, lower};
+use crate::weights::Weights;
+
+/// How an engine is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineOptions {
+    /// Threads, the caller's included.
+    pub threads: usize,
+    /// Positions each sequence may have.
+    pub context: usize,
+    /// Sequences alive at the same time.
+    pub sequences: usize,
+    /// Rows of the largest batch.
+    pub max_rows: usize,
+    /// Rows of a batch whose logits may be wanted.
+    pub max_wanted: usize,
+    /// SIMD level of the kernels.
+    pub simd: SimdLevel,
+    /// Keeps every value of a forward call (for checks and traces); costs memory.
+    pub keep_values: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            threads: default_threads(),
+            context: 2048,
+            sequences: 1,
+            max_rows: 512,
+            max_wanted: 8,
+            simd: SimdLevel::detect(),
+            keep_values: false,
+        }
+    }
+}
+
+/// Threads the system lets this process use (affinity and cgroup quota counted).
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// An engine cannot be made, or a forward call failed. After a failed call the sequences are as before it.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The graph cannot be lowered.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    /// Working memory cannot be allocated.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    /// The KV cache refused.
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    /// A kernel panicked: a bug, please report it.
+    #[error(transparent)]
+    Panic(#[from] GangPanic),
+    /// Threads cannot be started.
+    #[error("cannot start {threads} threads: {source}")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The graph is not a decoder this engine can run.
+    #[error("unsupported graph: {0}")]
+    Graph(String),
+    /// A batch without rows.
+    #[error("the batch is empty: a forward call needs at least one token")]
+    EmptyBatch,
+    /// A batch larger than the plan.
+    #[error("the batch has {found} {what}, the plan was made for {limit}")]
+    BatchTooLarge {
+        /// Rows, or wanted rows.
+        what: &'static str,
+        /// In the batch.
+        found: usize,
+        /// In the plan.
+        limit: usize,
+    },
+    /// A token id outside the vocabulary.
+    #[error("row {row}: token {token} is outside the vocabulary of {vocab}")]
+    Token {
+        /// Row of the batch.
+        row: usize,
+        /// The id.
+        token: u32,
+        /// Vocabulary size.
+        vocab: usize,
+    },
+}
+
+/// Logits of the wanted rows of the last forward call, in batch order.
+#[derive(Debug, Clone, Copy)]
+pub struct Logits<'a> {
+    data: &'a [f32],
+    vocab: usize,
+}
+
+impl<'a> Logits<'a> {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.data.len() / self.vocab
+    }
+
+    /// Whether no logits were wanted.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// Logits of the `i`-th wanted row, one per token of the vocabulary.
+    pub fn row(&self, i: usize) -> &'a [f32] {
+        &self.data[i * self.vocab..(i + 1) * self.vocab]
+    }
+
+    /// Logits of the last wanted row.
+    pub fn last(&self) -> Option<&'a [f32]> {
+        self.len().checked_sub(1).map(|i| self.row(i))
+    }
+}
+
+/// Sees the values of a forward call after every step. For checks and traces; [`NoObserver`] compiles to nothing.
+pub trait Observer {
+    /// Whether anything is observed at all.
+    const ENABLED: bool;
+    /// Step `step` has finished on all threads.
+    fn after_step(&mut self, step: usize, view: &StepView<'_>);
+}
+
+/// Observes nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoObserver;
+
+impl Observer for NoObserver {
+    const ENABLED: bool = false;
+    #[inline(always)]
+    fn after_step(&mut self, _: usize, _: &StepView<'_>) {}
+}
+
+/// Read access to a running call, between two steps.
+pub struct StepView<'a> {
+    pub(crate) call: &'a Call<'a>,
+}
+
+impl StepView<'_> {
+    /// The plan that runs.
+    pub fn plan(&self) -> &Plan {
+        self.call.plan
+    }
+
+    /// The batch.
+    pub fn rows(&self) -> &[crate::batch::Row] {
+        self.call.rows
+    }
+
+    /// Rows whose logits are wanted.
+    pub fn wanted(&self) -> &[usize] {
+        self.call.wanted
+    }
+
+    /// Row `t` of a buffer. Meaningful for inputs and outputs of the step just done (and for all earlier ones in an engine
+    /// made with `keep_values`).
+    pub fn row(&self, slot: crate::plan::Slot, t: usize) -> &[f32] {
+        self.call.row(slot, t)
+    }
+
+    /// The KV cache.
+    pub fn kv(&self) -> &KvCache {
+        self.call.kv()
+    }
+
+    /// Bytes of a weight.
+    pub fn weight(&self, id: brick_graphs::WeightId) -> &[u8] {
+        self.call.weights.bytes(id)
+    }
+}
+
+/// A plan with everything it needs to run: weights, working memory, KV cache, threads.
+pub struct Engine {
+    plan: Plan,
+    weights: Arc<dyn Weights>,
+    arena: Arena,
+    kv: KvCache,
+    gang: Gang,
+    vocab: usize,
+    /// Batch rows whose logits are wanted; kept between calls for its memory.
+    wanted: Vec<usize>,
+    logits_rows: usize,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("steps", &self.plan.steps.len())
+            .field("threads", &self.gang.size())
+            .field("arena_bytes", &self.arena.bytes())
+            .field("kv", &self.kv.shape())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Lowers `graph` and allocates everything it will ever need.
+    ///
+    /// # Errors
+    /// When the graph cannot be lowered, memory is short, or threads cannot be started.
+    pub fn new(graph: &Graph, weights: Arc<dyn Weights>, options: &EngineOptions) -> Result<Self, EngineError> {
+        let threads = options.threads.max(1);
+        let max_rows = options.max_rows.max(1);
+        let lower_options = LowerOptions {
+            max_rows,
+            max_wanted: options.max_wanted.clamp(1, max_rows),
+            threads,
+            simd: options.simd,
+            keep_values: options.keep_values,
+        };
+        let shape = kv_shape(graph)?;
+        let vocab = vocab(graph)?;
+        let plan = lower(graph, &*weights, &lower_options)?;
+        let arena = Arena::new(plan.arena_bytes)?;
+        let kv = KvCache::new(shape, options.context.max(1), options.sequences.max(1))?;
+        let gang = Gang::new(threads).map_err(|source| EngineError::Threads { threads, source })?;
+        let wanted = Vec::with_capacity(plan.max_wanted);
+        Ok(Self { plan, weights, arena, kv, gang, vocab, wanted, logits_rows: 0 })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Rows of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// Threads, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.gang.size()
+    }
+
+    /// Sequences and their positions.
+    pub fn kv(&self) -> &KvCache {
+        &self.kv
+    }
+
+    /// Sequences and their positions: create, fork, truncate, release.
+    pub fn kv_mut(&mut self) -> &mut KvCache {
+        &mut self.kv
+    }
+
+    /// Starts an empty sequence.
+    ///
+    /// # Errors
+    /// When all sequences are in use.
+    pub fn new_sequence(&mut self) -> Result<SequenceId, EngineError> {
+        Ok(self.kv.create()?)
+    }
+
+    /// Runs the plan on a batch and gives the logits of its wanted rows.
+    ///
+    /// The bits of a row's logits do not depend on the rest of the batch, on the number of threads, or on how the tokens
+    /// before it were cut into calls. Allocates nothing and takes no lock.
+    ///
+    /// # Errors
+    /// A bad batch (empty, too large, token outside the vocabulary, wrong position), a full context or cache. The sequences
+    /// are then as before the call.
+    pub fn forward<R: Recorder + Send>(&mut self, batch: &Batch, recorder: &mut R) -> Result<Logits<'_>, EngineError> {
+        self.forward_observed(batch, recorder, &mut NoObserver)
+    }
+
+    /// [`Engine::forward`] without recording.
+    ///
+    /// # Errors
+    /// As [`Engine::forward`].
+    pub fn forward_quiet(&mut self, batch: &Batch) -> Result<Logits<'_>, EngineError> {
+        self.forward(batch, &mut NoRecord)
+    }
+
+    /// [`Engine::forward`] with an observer of the values after every step.
+    ///
+    /// # Errors
+    /// As [`Engine::forward`].
+    pub fn forward_observed<R: Recorder, O: Observer>(
+        &mut self,
+        batch: &Batch,
+        recorder: &mut R,
+        observer: &mut O,
+    ) -> Result<Logits<'_>, EngineError> {
+        self.admit(batch)?;
+        if R::ENABLED {
+            recorder.begin_forward(&batch.extent(), phase(batch));
+        }
+        let result = self.walk(batch, recorder, observer);
+        if let Err(e) = result {
+            self.roll_back(batch, batch.len());
+            return Err(e.into());
+        }
+        if R::ENABLED {
+            recorder.end_forward();
+        }
+        self.logits_rows = self.wanted.len();
+        Ok(self.logits())
+    }
+
+    /// The logits of the last successful call.
+    pub fn logits(&self) -> Logits<'_> {
+        // SAFETY: no call is running (`&self`, calls take `&mut self`), so nobody writes the arena.
+        let data = unsafe { self.arena.slice::<f32>(self.plan.logits.offset, self.logits_rows * self.vocab) };
+        Logits { data, vocab: self.vocab }
+    }
+
+    /// All threads walk the step list together; the leader reads the clock at the barriers.
+    fn walk<R: Recorder, O: Observer>(
+        &mut self,
+        batch: &Batch,
+        recorder: &mut R,
+        observer: &mut O,
+    ) -> Result<(), GangPanic> {
+        let call =
+            Call::new(&self.plan, &self.arena, &*self.weights, batch.rows(), &self.wanted, &mut self.kv);
+        let call = &call;
+        self.gang.run(
+            |m| {
+                for (i, step) in call.plan.steps.iter().enumerate() {
+                    call.step(step, m);
+                    m.barrier();
+                    recorder.step_done(i);
+                    if O::ENABLED {
+                        observer.after_step(i, &StepView { call });
+                        // The others wait here, or they would run ahead into the buffers being looked at.
+                        m.barrier();
+                    }
+                }
+            },
+            |m: &Member<'_>| {
+                for step in &call.plan.steps {
+                    call.step(step, m);
+                    m.barrier();
+                    if O::ENABLED {
+                        m.barrier();
+                    }
+                }
+            },
+        )
+    }
+
+    /// Checks a batch and makes room for its rows.
+    fn admit(&mut self, batch: &Batch) -> Result<(), EngineError> {
+        let rows = batch.rows();
+        if rows.is_empty() {
+            return Err(EngineError::EmptyBatch);
+        }
+        let too_large = |what, found, limit| EngineError::BatchTooLarge { what, found, limit };
+        if rows.len() > self.plan.max_rows {
+            return Err(too_large("rows", rows.len(), self.plan.max_rows));
+        }
+        let wanted = batch.wanted();
+        if wanted > self.plan.max_wanted {
+            return Err(too_large("rows with wanted logits", wanted, self.plan.max_wanted));
+        }
+        if let Some((row, r)) = rows.iter().enumerate().find(|(_, r)| r.token as usize >= self.vocab) {
+            return Err(EngineError::Token { row, token: r.token, vocab: self.vocab });
+        }
+        for (i, r) in rows.iter().enumerate() {
+            if let Err(e) = self.kv.append(r.sequence, r.position) {
+                self.roll_back(batch, i);
+                return Err(e.into());
+            }
+        }
+        self.wanted.clear();
+        self.wanted.extend(rows.iter().enumerate().filter(|(_, r)| r.wanted).map(|(i, _)| i));
+        Ok(())
+    }
+
+    /// Takes back the first `n` rows of a batch.
+    fn roll_back(&mut self, batch: &Batch, n: usize) {
+        for r in batch.rows()[..n].iter().rev() {
+            // The row was admitted, so its sequence exists.
+            let _ = self.kv.truncate(r.sequence, r.position);
+        }
+    }
+}
+
+/// A batch is decoding when no two rows belong to the same sequence; a prompt when only one sequence is in it.
+fn phase(batch: &Batch) -> Phase {
+    let rows = batch.rows();
+    let same = |w: &[crate::batch::Row]| w[0].sequence == w[1].sequence;
+    if !rows.windows(2).any(same) {
+        Phase::Decode
+    } else if rows.windows(2).all(same) {
+        Phase::Prefill
+    } else {
+        Phase::Mixed
+    }
+}
+
+fn vocab(graph: &Graph) -> Result<usize, EngineError> {
+    let embed = graph.bricks().find(|b| matches!(b.op, Op::Embed { .. }));
+    let rows = embed.and_then(|b| b.weights.first()).map(|w| graph.weight(*w).shape.rows);
+    let out = graph.value(graph.output()).ty.width();
+    match (rows, out) {
+        (Some(r), Some(o)) if r == o && r > 0 => Ok(r),
+        (None, _) => Err(EngineError::Graph("it has no embedding brick".into())),
+        (r, o) => Err(EngineError::Graph(format!(
+            "the embedding has {} rows, the logits have {} columns",
+            r.unwrap_or(0),
+            o.unwrap_or(0)
+        ))),
+    }
+}
+
+/// The shape all KV writes of a graph agree on.
+fn kv_shape(graph: &Graph) -> Result<KvShape, EngineError> {
+    let mut shape: Option<KvShape> = None;
+    for b in graph.bricks() {
+        if let Op::KvWrite { n_kv_heads, head_dim } | Op::RopeKvWrite { n_kv_heads, head_dim, .. } = b.op {
+            let layers = b.layer.unwrap_or(0) as usize + 1;
+            let s = shape.get_or_insert(KvShape { layers, n_kv_heads, head_dim });
+            if s.n_kv_heads != n_kv_heads || s.head_dim != head_dim {
+                return Err(EngineError::Graph(format!(
+                    "brick {}: {n_kv_heads} KV heads of {head_dim}, other layers have {} of {}",
+                    b.name, s.n_kv_heads, s.head_dim
+                )));
+            }
+            s.layers = s.layers.max(layers);
+        }
+    }
+    shape.ok_or_else(|| EngineError::Graph("no brick writes a KV cache".into()))
+}

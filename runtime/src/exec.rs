@@ -1,0 +1,345 @@
+//! Running the steps of a plan on the gang.
+//!
+//! Every function here runs on all threads of the gang at once. Work is cut so that a piece of memory is written by one
+//! thread only, and results never depend on the cut: each output is computed whole, in one fixed order, by one thread.
+
+use bricks::cpu::gang::Member;
+use bricks::cpu::linear::Output;
+use bricks::cpu::{self, SimdLevel, attention};
+use bricks::quant::q8::Q8RowMut;
+use bricks::quant::q8::Q8Rows;
+use bricks::{ActKind, Rows};
+use half::f16;
+
+use crate::arena::Arena;
+use crate::batch::Row;
+use crate::kv::{BLOCK, KvCache};
+use crate::plan::{LinearInput, LinearMatrix, Plan, Q8Slot, Slot, Step, StepKind};
+use crate::weights::Weights;
+
+/// Columns of an elementwise step that one thread takes at least; a multiple of a Q8 block.
+const COLUMNS: usize = 512;
+
+/// Raw memory of the KV cache; steps write disjoint rows of it.
+#[derive(Clone, Copy)]
+struct KvMemory {
+    ptr: *mut f16,
+    len: usize,
+}
+
+/// What all threads share during one forward call.
+pub(crate) struct Call<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) arena: &'a Arena,
+    pub(crate) weights: &'a dyn Weights,
+    pub(crate) rows: &'a [Row],
+    /// Batch rows whose logits are wanted, in order.
+    pub(crate) wanted: &'a [usize],
+    kv: &'a KvCache,
+    kv_memory: KvMemory,
+}
+
+// SAFETY: the raw pointer is the KV cache's own memory, exclusively borrowed for the call by `Call::new`; threads write
+// disjoint parts of it (one row of the batch each) and read only what earlier steps wrote, with a barrier between.
+unsafe impl Sync for Call<'_> {}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(
+        plan: &'a Plan,
+        arena: &'a Arena,
+        weights: &'a dyn Weights,
+        rows: &'a [Row],
+        wanted: &'a [usize],
+        kv: &'a mut KvCache,
+    ) -> Self {
+        let (ptr, len) = kv.data_ptr();
+        Self { plan, arena, weights, rows, wanted, kv, kv_memory: KvMemory { ptr, len } }
+    }
+
+    /// The KV cache, for reading after a step's barrier.
+    pub(crate) fn kv(&self) -> &KvCache {
+        self.kv
+    }
+
+    fn count(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::All => self.rows.len(),
+            Rows::Wanted => self.wanted.len(),
+        }
+    }
+
+    fn simd(&self) -> SimdLevel {
+        self.plan.simd
+    }
+
+    /// Runs one step on this thread; the caller passes the barrier that ends it.
+    pub(crate) fn step(&self, step: &Step, m: &Member<'_>) {
+        match &step.kind {
+            StepKind::Input => self.input(m),
+            StepKind::Embed { table, row_bytes, dtype, scale, dst } => {
+                let bytes = self.weights.bytes(*table);
+                self.each_row(m, self.rows.len(), |t| {
+                    let at = self.rows[t].token as usize * row_bytes;
+                    let out = self.row_mut(*dst, t);
+                    bricks::quant::decode_row(*dtype, &bytes[at..at + row_bytes], out)
+                        .expect("invariant: lowering checked the table's shape");
+                    if *scale != 1.0 {
+                        out.iter_mut().for_each(|x| *x *= scale);
+                    }
+                });
+            }
+            StepKind::RmsNorm { src, gain, eps, rows, dst, q8 } => {
+                self.each_row(m, self.count(*rows), |t| {
+                    let from = if *rows == Rows::Wanted { self.wanted[t] } else { t };
+                    let out = self.row_mut(*dst, t);
+                    cpu::rms_norm_row(self.simd(), self.row(*src, from), gain, *eps, out);
+                    self.quantize(q8.as_ref(), t, 0, out);
+                });
+            }
+            StepKind::AddRmsNorm { a, b, gain, eps, sum, dst, q8 } => {
+                self.each_row(m, self.rows.len(), |t| {
+                    let s = self.row_mut(*sum, t);
+                    cpu::add_row(self.simd(), self.row(*a, t), self.row(*b, t), s);
+                    let out = self.row_mut(*dst, t);
+                    cpu::rms_norm_row(self.simd(), s, gain, *eps, out);
+                    self.quantize(q8.as_ref(), t, 0, out);
+                });
+            }
+            StepKind::Quantize { src, rows, q8 } => {
+                self.each_row(m, self.count(*rows), |t| self.quantize(Some(q8), t, 0, self.row(*src, t)));
+            }
+            StepKind::Linear { matrices, rows } => self.linear(m, matrices, self.count(*rows)),
+            StepKind::Rope { src, dst, head_dim, style, table } => {
+                self.each_row(m, self.rows.len(), |t| {
+                    let out = self.row_mut(*dst, t);
+                    out.copy_from_slice(self.row(*src, t));
+                    let (cos, sin) = self.rotation(*table, t);
+                    cpu::rope_row(self.simd(), out, *head_dim, *style, cos, sin);
+                });
+            }
+            StepKind::KvWrite { layer, k, v, n_kv_heads, head_dim, rope } => {
+                self.each_row(m, self.rows.len(), |t| {
+                    // SAFETY: the scratch area of this member is used by this thread only.
+                    let rotated = unsafe { self.arena.slice_mut::<f32>(self.scratch(m), k.width) };
+                    rotated.copy_from_slice(self.row(*k, t));
+                    if let Some(r) = rope {
+                        let (cos, sin) = self.rotation(r.table, t);
+                        cpu::rope_row(self.simd(), rotated, *head_dim, r.style, cos, sin);
+                        let q = self.row_mut(r.q_out, t);
+                        q.copy_from_slice(self.row(r.q, t));
+                        cpu::rope_row(self.simd(), q, *head_dim, r.style, cos, sin);
+                    }
+                    self.write_kv(*layer, t, *n_kv_heads, *head_dim, rotated, self.row(*v, t));
+                });
+            }
+            StepKind::Attention { layer, q, spec, dst, q8 } => {
+                let group = spec.n_heads / spec.n_kv_heads;
+                let width = group * spec.head_dim;
+                // SAFETY: the scratch area of this member is used by this thread only.
+                let scratch = unsafe { self.arena.slice_mut::<f32>(self.scratch(m), self.plan.scratch.1) };
+                let items = self.rows.len() * spec.n_kv_heads;
+                while let Some(range) = m.take(items, chunk(items, m.size(), 1)) {
+                    for item in range {
+                        let (t, h) = (item / spec.n_kv_heads, item % spec.n_kv_heads);
+                        // SAFETY: item (t, h) belongs to this thread; its columns are written by nobody else.
+                        let out = unsafe {
+                            self.arena.slice_mut::<f32>(dst.offset + 4 * (t * dst.width + h * width), width)
+                        };
+                        let query = &self.row(*q, t)[h * width..(h + 1) * width];
+                        self.attend(*layer, t, h, spec, query, out, scratch);
+                        self.quantize(q8.as_ref(), t, h * width, out);
+                    }
+                }
+            }
+            StepKind::Add { a, b, dst } => {
+                self.each_row(m, self.rows.len(), |t| {
+                    cpu::add_row(self.simd(), self.row(*a, t), self.row(*b, t), self.row_mut(*dst, t));
+                });
+            }
+            StepKind::GatedActivation { gate, up, act, dst, q8 } => {
+                let per_row = dst.width.div_ceil(COLUMNS);
+                let items = self.rows.len() * per_row;
+                while let Some(range) = m.take(items, chunk(items, m.size(), 1)) {
+                    for item in range {
+                        let (t, from) = (item / per_row, item % per_row * COLUMNS);
+                        let n = COLUMNS.min(dst.width - from);
+                        // SAFETY: item (t, from) belongs to this thread; its columns are written by nobody else.
+                        let out = unsafe { self.arena.slice_mut::<f32>(dst.offset + 4 * (t * dst.width + from), n) };
+                        let (g, u) = (&self.row(*gate, t)[from..from + n], &self.row(*up, t)[from..from + n]);
+                        match act {
+                            ActKind::Silu => cpu::silu_mul(self.simd(), g, u, out),
+                            ActKind::GeluTanh => cpu::gelu_tanh_mul(self.simd(), g, u, out),
+                        }
+                        self.quantize(q8.as_ref(), t, from, out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Cosines and sines of every row's position, for every rotary table.
+    fn input(&self, m: &Member<'_>) {
+        self.each_row(m, self.rows.len(), |t| {
+            for table in &self.plan.rope_tables {
+                let position = self.rows[t].position;
+                table.frequencies.cos_sin(position, self.row_mut(table.cos, t), self.row_mut(table.sin, t));
+            }
+        });
+    }
+
+    fn rotation(&self, table: usize, t: usize) -> (&[f32], &[f32]) {
+        let table = &self.plan.rope_tables[table];
+        (self.row(table.cos, t), self.row(table.sin, t))
+    }
+
+    /// Byte offset of this member's scratch memory.
+    fn scratch(&self, m: &Member<'_>) -> usize {
+        debug_assert!(m.index() < self.plan.threads);
+        self.plan.scratch.0 + 4 * self.plan.scratch.1 * m.index()
+    }
+
+    /// Shares rows out one by one (large batches: a few at a time).
+    fn each_row(&self, m: &Member<'_>, rows: usize, f: impl Fn(usize)) {
+        while let Some(range) = m.take(rows, chunk(rows, m.size(), 1)) {
+            range.for_each(&f);
+        }
+    }
+
+    /// Row `t` of a buffer that an earlier step has written.
+    pub(crate) fn row(&self, slot: Slot, t: usize) -> &[f32] {
+        // SAFETY: placement keeps buffers that live at the same time apart, so no thread writes this buffer in the current
+        // step; the barrier behind the step that wrote it orders the accesses.
+        unsafe { self.arena.slice::<f32>(slot.offset + 4 * t * slot.width, slot.width) }
+    }
+
+    /// Row `t` of an output of the current step.
+    #[allow(clippy::mut_from_ref)] // disjointness is proved below
+    fn row_mut(&self, slot: Slot, t: usize) -> &mut [f32] {
+        // SAFETY: called for rows this thread has taken, of buffers only the current step writes; nobody else touches them
+        // before the next barrier.
+        unsafe { self.arena.slice_mut::<f32>(slot.offset + 4 * t * slot.width, slot.width) }
+    }
+
+    /// Rounds `values`, which stand at column `from` of row `t`, to Q8 if the step must.
+    fn quantize(&self, q8: Option<&Q8Slot>, t: usize, from: usize, values: &[f32]) {
+        let Some(q) = q8 else { return };
+        debug_assert!(from.is_multiple_of(32) && values.len().is_multiple_of(32));
+        let (blocks, n) = (q.width / 32, values.len() / 32);
+        let block = t * blocks + from / 32;
+        // SAFETY: these columns of row `t` belong to this thread (as `values` does); the planes are written by this step only.
+        let (codes, scales, sums) = unsafe {
+            (
+                self.arena.slice_mut::<i8>(q.codes + t * q.width + from, values.len()),
+                self.arena.slice_mut::<f32>(q.scales + 4 * block, n),
+                self.arena.slice_mut::<[i16; 2]>(q.sums + 4 * block, n),
+            )
+        };
+        let mut row = Q8RowMut::new(codes, scales, sums).expect("invariant: planes of one width");
+        cpu::quantize_row(self.simd(), values, &mut row);
+    }
+
+    fn linear(&self, m: &Member<'_>, matrices: &[LinearMatrix], rows: usize) {
+        if rows == 0 {
+            return;
+        }
+        let total: usize = matrices.iter().map(|x| x.rows).sum();
+        while let Some(range) = m.take(total, chunk(total, m.size(), 16)) {
+            // A chunk may reach over the edge between two matrices.
+            let mut base = 0;
+            for x in matrices {
+                let (from, to) = (range.start.max(base), range.end.min(base + x.rows));
+                if from < to {
+                    self.matrix(x, from - base..to - base, rows);
+                }
+                base += x.rows;
+            }
+        }
+    }
+
+    fn matrix(&self, x: &LinearMatrix, outputs: std::ops::Range<usize>, rows: usize) {
+        let bytes = self.weights.bytes(x.weight);
+        // SAFETY: these output columns belong to this thread; every row of the batch has room for `dst.width` of them.
+        let out = unsafe { Output::new(self.arena.ptr::<f32>(x.dst.offset), x.dst.width, rows) };
+        let bias = x.bias.as_deref();
+        match x.src {
+            LinearInput::Q8(q) => {
+                let blocks = q.width / 32;
+                // SAFETY: written by an earlier step, read-only in this one.
+                let acts = unsafe {
+                    Q8Rows::new(
+                        q.width,
+                        self.arena.slice::<i8>(q.codes, rows * q.width),
+                        self.arena.slice::<f32>(q.scales, rows * blocks),
+                        self.arena.slice::<[i16; 2]>(q.sums, rows * blocks),
+                    )
+                };
+                let acts = acts.expect("invariant: planes of one width");
+                // SAFETY: disjoint outputs per thread, as above.
+                unsafe { x.kernel.run_q8(bytes, acts, outputs, bias, out) };
+            }
+            LinearInput::F32(s) => {
+                // SAFETY: written by an earlier step, read-only in this one.
+                let acts = unsafe { self.arena.slice::<f32>(s.offset, rows * s.width) };
+                // SAFETY: disjoint outputs per thread, as above.
+                unsafe { x.kernel.run_f32(bytes, acts, s.width, outputs, bias, out) };
+            }
+        }
+    }
+
+    /// Stores one row's keys and values at its position.
+    fn write_kv(&self, layer: usize, t: usize, heads: usize, head_dim: usize, k: &[f32], v: &[f32]) {
+        let row = &self.rows[t];
+        let block = self.kv.blocks(row.sequence).expect("invariant: the batch was checked")[row.position / BLOCK];
+        let keys = self.kv.block_offset(layer, block);
+        for (base, src) in [(keys, k), (keys + self.kv.value_offset(), v)] {
+            for h in 0..heads {
+                let at = base + (h * BLOCK + row.position % BLOCK) * head_dim;
+                assert!(at + head_dim <= self.kv_memory.len, "invariant: a block lies inside the pool");
+                // SAFETY: in bounds (asserted); this position of this sequence is written by the thread that took row `t`
+                // and by nobody else, and read only after the next barrier.
+                let dst = unsafe { std::slice::from_raw_parts_mut(self.kv_memory.ptr.add(at), head_dim) };
+                cpu::f32_to_f16(self.simd(), &src[h * head_dim..(h + 1) * head_dim], dst);
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn attend(
+        &self,
+        layer: usize,
+        t: usize,
+        kv_head: usize,
+        spec: &bricks::AttentionSpec,
+        query: &[f32],
+        out: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        let row = &self.rows[t];
+        let end = row.position + 1;
+        let start = spec.window.map_or(0, |w| end.saturating_sub(w));
+        let blocks = self.kv.blocks(row.sequence).expect("invariant: the batch was checked");
+        let page_len = BLOCK * spec.head_dim;
+        let page = |i: usize| {
+            let at = self.kv.block_offset(layer, blocks[i]) + kv_head * page_len;
+            let v = at + self.kv.value_offset();
+            assert!(v + page_len <= self.kv_memory.len, "invariant: a block lies inside the pool");
+            // SAFETY: in bounds (asserted); positions below `end` were written before the last barrier, and no thread writes
+            // the cache during attention. Positions of the page beyond `end` are never read by the kernel.
+            unsafe {
+                (
+                    std::slice::from_raw_parts(self.kv_memory.ptr.add(at), page_len),
+                    std::slice::from_raw_parts(self.kv_memory.ptr.add(v), page_len),
+                )
+            }
+        };
+        attention::attend(self.simd(), spec, query, start..end, BLOCK, page, out, scratch);
+    }
+}
+
+/// Size of the pieces in which `total` items are shared out: small enough to balance, large enough to be worth taking.
+fn chunk(total: usize, threads: usize, at_least: usize) -> usize {
+    if threads == 1 {
+        return total.max(1);
+    }
+    (total / (threads * 8)).next_multiple_of(at_least).max(at_least)
+}

@@ -1,0 +1,463 @@
+//! Paged KV cache in f16.
+//!
+//! Memory is cut into blocks of [`BLOCK`] positions. A block holds those positions for **every** layer, so one block table
+//! per sequence serves the whole model:
+//!
+//! ```text
+//! [layer][K or V][block][kv_head][position in block][head_dim]   f16
+//! ```
+//!
+//! Blocks are reference-counted: sequences that share a prefix share its blocks, and a block is copied before a sequence
+//! writes into one it shares. The pool is allocated once, zeroed lazily by the system, so untouched blocks cost no memory.
+
+use half::f16;
+
+/// Positions per block. Also the fixed unit in which attention walks the context (see [`bricks::cpu`]).
+pub const BLOCK: usize = 32;
+
+/// A sequence known to a [`KvCache`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SequenceId(pub(crate) u32);
+
+/// The KV cache cannot do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KvError {
+    /// A sequence would grow past the context it was given.
+    #[error("context is full: {wanted} positions wanted, {context} available (raise --ctx, or shorten the conversation)")]
+    ContextFull {
+        /// Positions needed after the call.
+        wanted: usize,
+        /// Positions a sequence may have.
+        context: usize,
+    },
+    /// All blocks are in use by other sequences.
+    #[error("KV cache is full: all {blocks} blocks of {BLOCK} positions are in use by {sequences} sequences")]
+    NoBlocks {
+        /// Blocks in the pool.
+        blocks: usize,
+        /// Sequences alive.
+        sequences: usize,
+    },
+    /// No such sequence (never made, or freed).
+    #[error("sequence {0} does not exist")]
+    UnknownSequence(u32),
+    /// All sequence slots are taken.
+    #[error("all {0} sequences are in use")]
+    NoSequences(usize),
+    /// A token was given for the wrong position.
+    #[error("sequence {sequence} has {expected} tokens, so the next position is {expected}, found {found}")]
+    Position {
+        /// The sequence.
+        sequence: u32,
+        /// Its length.
+        expected: usize,
+        /// Position in the batch.
+        found: usize,
+    },
+    /// The pool does not fit into memory.
+    #[error("cannot allocate a KV cache of {bytes} bytes ({positions} positions); use a smaller --ctx")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: u128,
+        /// Positions asked for.
+        positions: usize,
+    },
+}
+
+/// Shape of a KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvShape {
+    /// Layers.
+    pub layers: usize,
+    /// Key/value heads per layer.
+    pub n_kv_heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+}
+
+impl KvShape {
+    /// Elements of one block of one layer, keys only.
+    const fn block_len(&self) -> usize {
+        self.n_kv_heads * BLOCK * self.head_dim
+    }
+
+    /// Bytes of keys and values of one position over all layers.
+    pub const fn bytes_per_position(&self) -> usize {
+        self.layers * 2 * self.n_kv_heads * self.head_dim * 2
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    alive: bool,
+    blocks: Vec<u32>,
+    len: usize,
+}
+
+/// The pool of blocks and the tables of all sequences.
+#[derive(Debug)]
+pub struct KvCache {
+    shape: KvShape,
+    context: usize,
+    n_blocks: usize,
+    data: Vec<f16>,
+    refs: Vec<u32>,
+    free: Vec<u32>,
+    tables: Vec<Table>,
+}
+
+impl KvCache {
+    /// A pool with room for `sequences` sequences of `context` positions each.
+    ///
+    /// # Errors
+    /// [`KvError::OutOfMemory`] when the pool cannot be allocated.
+    pub fn new(shape: KvShape, context: usize, sequences: usize) -> Result<Self, KvError> {
+        let blocks_per_sequence = context.div_ceil(BLOCK);
+        let positions = blocks_per_sequence.saturating_mul(sequences).saturating_mul(BLOCK);
+        let bytes = positions as u128 * shape.bytes_per_position() as u128;
+        let out_of_memory = KvError::OutOfMemory { bytes, positions };
+        let n_blocks = blocks_per_sequence.checked_mul(sequences).ok_or_else(|| out_of_memory.clone())?;
+        let len = usize::try_from(bytes / 2).map_err(|_| out_of_memory.clone())?;
+        if u32::try_from(n_blocks).is_err() {
+            return Err(out_of_memory);
+        }
+        let data = zeroed(len).ok_or(out_of_memory)?;
+        Ok(Self {
+            shape,
+            context,
+            n_blocks,
+            data,
+            refs: vec![0; n_blocks],
+            free: (0..n_blocks as u32).rev().collect(),
+            tables: (0..sequences)
+                .map(|_| Table { alive: false, blocks: Vec::with_capacity(blocks_per_sequence), len: 0 })
+                .collect(),
+        })
+    }
+
+    /// Shape of the cache.
+    pub fn shape(&self) -> KvShape {
+        self.shape
+    }
+
+    /// Positions a sequence may have.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Blocks in use, and blocks in the pool.
+    pub fn usage(&self) -> (usize, usize) {
+        (self.n_blocks - self.free.len(), self.n_blocks)
+    }
+
+    /// Starts an empty sequence.
+    ///
+    /// # Errors
+    /// [`KvError::NoSequences`] when every slot is taken.
+    pub fn create(&mut self) -> Result<SequenceId, KvError> {
+        let n = self.tables.len();
+        let slot = self.tables.iter().position(|t| !t.alive).ok_or(KvError::NoSequences(n))?;
+        self.tables[slot].alive = true;
+        Ok(SequenceId(slot as u32))
+    }
+
+    /// Starts a sequence that shares the first `len` positions of another.
+    ///
+    /// # Errors
+    /// When `from` does not exist, is shorter than `len`, or no slot is free.
+    pub fn fork(&mut self, from: SequenceId, len: usize) -> Result<SequenceId, KvError> {
+        let have = self.len(from)?;
+        if len > have {
+            return Err(KvError::Position { sequence: from.0, expected: have, found: len });
+        }
+        let id = self.create()?;
+        for b in 0..len.div_ceil(BLOCK) {
+            let block = self.tables[from.0 as usize].blocks[b];
+            self.refs[block as usize] += 1;
+            self.tables[id.0 as usize].blocks.push(block);
+        }
+        self.tables[id.0 as usize].len = len;
+        Ok(id)
+    }
+
+    /// Ends a sequence and gives its blocks back.
+    ///
+    /// # Errors
+    /// When it does not exist.
+    pub fn release(&mut self, id: SequenceId) -> Result<(), KvError> {
+        self.truncate(id, 0)?;
+        self.tables[id.0 as usize].alive = false;
+        Ok(())
+    }
+
+    /// Positions in a sequence.
+    ///
+    /// # Errors
+    /// When it does not exist.
+    pub fn len(&self, id: SequenceId) -> Result<usize, KvError> {
+        Ok(self.table(id)?.len)
+    }
+
+    /// Forgets all positions from `len` on (rollback of rejected drafts, or a new conversation).
+    ///
+    /// # Errors
+    /// When the sequence does not exist. A `len` beyond the end changes nothing.
+    pub fn truncate(&mut self, id: SequenceId, len: usize) -> Result<(), KvError> {
+        self.table(id)?;
+        let Self { tables, refs, free, .. } = self;
+        let table = &mut tables[id.0 as usize];
+        if len >= table.len {
+            return Ok(());
+        }
+        table.len = len;
+        while table.blocks.len() > len.div_ceil(BLOCK) {
+            let block = table.blocks.pop().expect("invariant: the loop condition says it is not empty");
+            drop_ref(refs, free, block);
+        }
+        Ok(())
+    }
+
+    /// Makes room for the position that follows the sequence's last one, and counts it. Never allocates.
+    ///
+    /// # Errors
+    /// When the sequence does not exist, `position` is not the next one, or there is no room.
+    pub fn append(&mut self, id: SequenceId, position: usize) -> Result<(), KvError> {
+        let len = self.len(id)?;
+        if position != len {
+            return Err(KvError::Position { sequence: id.0, expected: len, found: position });
+        }
+        if len >= self.context {
+            return Err(KvError::ContextFull { wanted: len + 1, context: self.context });
+        }
+        let index = len / BLOCK;
+        if index == self.tables[id.0 as usize].blocks.len() {
+            let block = self.take_block()?;
+            self.tables[id.0 as usize].blocks.push(block);
+        } else {
+            let block = self.tables[id.0 as usize].blocks[index];
+            if self.refs[block as usize] > 1 {
+                let own = self.take_block()?;
+                self.copy_block(block, own);
+                self.refs[block as usize] -= 1;
+                self.tables[id.0 as usize].blocks[index] = own;
+            }
+        }
+        self.tables[id.0 as usize].len = len + 1;
+        Ok(())
+    }
+
+    /// The blocks of a sequence, in order of position.
+    ///
+    /// # Errors
+    /// When it does not exist.
+    pub fn blocks(&self, id: SequenceId) -> Result<&[u32], KvError> {
+        Ok(&self.table(id)?.blocks)
+    }
+
+    /// Start of the keys (and distance to the values) of a block in a layer, in elements.
+    pub(crate) fn block_offset(&self, layer: usize, block: u32) -> usize {
+        (layer * 2 * self.n_blocks + block as usize) * self.shape.block_len()
+    }
+
+    /// Distance from a block's keys to its values, in elements.
+    pub(crate) fn value_offset(&self) -> usize {
+        self.n_blocks * self.shape.block_len()
+    }
+
+    /// The whole pool; the plan's kernels index it with [`Self::block_offset`].
+    pub(crate) fn data_ptr(&mut self) -> (*mut f16, usize) {
+        (self.data.as_mut_ptr(), self.data.len())
+    }
+
+    /// Keys and values of the first `len` positions of a sequence in one layer as f32, `[len][n_kv_heads][head_dim]` each.
+    /// For checks and traces, not for the hot path.
+    ///
+    /// # Errors
+    /// When the sequence does not exist or is shorter.
+    pub fn gather(&self, id: SequenceId, layer: usize, len: usize) -> Result<(Vec<f32>, Vec<f32>), KvError> {
+        let table = self.table(id)?;
+        if len > table.len {
+            return Err(KvError::Position { sequence: id.0, expected: table.len, found: len });
+        }
+        let KvShape { n_kv_heads, head_dim, .. } = self.shape;
+        let mut out = (Vec::new(), Vec::new());
+        for (which, dst) in [(0, &mut out.0), (1, &mut out.1)] {
+            dst.reserve(len * n_kv_heads * head_dim);
+            for p in 0..len {
+                let base = self.block_offset(layer, table.blocks[p / BLOCK]) + which * self.value_offset();
+                for h in 0..n_kv_heads {
+                    let at = base + (h * BLOCK + p % BLOCK) * head_dim;
+                    dst.extend(self.data[at..at + head_dim].iter().map(|x| x.to_f32()));
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn table(&self, id: SequenceId) -> Result<&Table, KvError> {
+        self.tables.get(id.0 as usize).filter(|t| t.alive).ok_or(KvError::UnknownSequence(id.0))
+    }
+
+    fn take_block(&mut self) -> Result<u32, KvError> {
+        let block = self.free.pop().ok_or_else(|| KvError::NoBlocks {
+            blocks: self.n_blocks,
+            sequences: self.tables.iter().filter(|t| t.alive).count(),
+        })?;
+        debug_assert_eq!(self.refs[block as usize], 0);
+        self.refs[block as usize] = 1;
+        Ok(block)
+    }
+
+    fn copy_block(&mut self, from: u32, to: u32) {
+        let n = self.shape.block_len();
+        for layer in 0..self.shape.layers {
+            for which in [0, self.value_offset()] {
+                let (a, b) = (self.block_offset(layer, from) + which, self.block_offset(layer, to) + which);
+                self.data.copy_within(a..a + n, b);
+            }
+        }
+    }
+}
+
+fn drop_ref(refs: &mut [u32], free: &mut Vec<u32>, block: u32) {
+    let r = &mut refs[block as usize];
+    debug_assert!(*r > 0, "block {block} released twice");
+    *r -= 1;
+    if *r == 0 {
+        free.push(block);
+    }
+}
+
+/// A zeroed vector, or `None` when memory is short. Zeroed by the system, page by page, on first touch.
+fn zeroed(len: usize) -> Option<Vec<f16>> {
+    // `vec![0; n]` aborts when memory is short, so ask first; the reservation is given back at once.
+    let mut probe: Vec<u16> = Vec::new();
+    probe.try_reserve_exact(len).ok()?;
+    drop(probe);
+    // `vec![0u16; n]` uses calloc (no page is touched) and f16 has the same layout.
+    Some(half::vec::HalfBitsVecExt::reinterpret_into(vec![0u16; len]))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SHAPE: KvShape = KvShape { layers: 2, n_kv_heads: 2, head_dim: 4 };
+
+    fn write(kv: &mut KvCache, id: SequenceId, position: usize, value: f32) {
+        kv.append(id, position).unwrap();
+        let block = kv.blocks(id).unwrap()[position / BLOCK];
+        for layer in 0..SHAPE.layers {
+            for h in 0..SHAPE.n_kv_heads {
+                for which in [0, kv.value_offset()] {
+                    let at = kv.block_offset(layer, block) + which + (h * BLOCK + position % BLOCK) * SHAPE.head_dim;
+                    let v = f16::from_f32(value + layer as f32 * 100.0 + h as f32 * 10.0);
+                    kv.data[at..at + SHAPE.head_dim].fill(v);
+                }
+            }
+        }
+    }
+
+    fn read(kv: &KvCache, id: SequenceId, layer: usize) -> Vec<f32> {
+        let n = kv.len(id).unwrap();
+        let (k, v) = kv.gather(id, layer, n).unwrap();
+        assert_eq!(k, v);
+        k.chunks(SHAPE.n_kv_heads * SHAPE.head_dim).map(|row| row[SHAPE.head_dim] - 10.0 - layer as f32 * 100.0).collect()
+    }
+
+    #[test]
+    fn writes_land_at_the_right_positions_with_several_sequences() {
+        let mut kv = KvCache::new(SHAPE, 100, 2).unwrap();
+        let (a, b) = (kv.create().unwrap(), kv.create().unwrap());
+        for p in 0..70 {
+            write(&mut kv, a, p, p as f32 / 2.0);
+            write(&mut kv, b, p, -(p as f32) / 2.0);
+        }
+        for layer in 0..2 {
+            assert_eq!(read(&kv, a, layer), (0..70).map(|p| p as f32 / 2.0).collect::<Vec<_>>());
+            assert_eq!(read(&kv, b, layer), (0..70).map(|p| -(p as f32) / 2.0).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_fork_shares_blocks_and_copies_before_writing() {
+        let mut kv = KvCache::new(SHAPE, 100, 3).unwrap();
+        let a = kv.create().unwrap();
+        for p in 0..40 {
+            write(&mut kv, a, p, p as f32);
+        }
+        let used = kv.usage().0;
+        let b = kv.fork(a, 35).unwrap();
+        assert_eq!(kv.usage().0, used, "a fork takes no block");
+        write(&mut kv, b, 35, 7.0);
+        assert_eq!(kv.usage().0, used + 1, "only the written block is copied");
+        assert_eq!(read(&kv, a, 0), (0..40).map(|p| p as f32).collect::<Vec<_>>());
+        assert_eq!(read(&kv, b, 0), (0..35).map(|p| p as f32).chain([7.0]).collect::<Vec<_>>());
+        kv.release(a).unwrap();
+        assert_eq!(read(&kv, b, 1).len(), 36);
+        kv.release(b).unwrap();
+        assert_eq!(kv.usage().0, 0);
+        assert_eq!(kv.len(a), Err(KvError::UnknownSequence(0)));
+    }
+
+    #[test]
+    fn limits_are_errors() {
+        let mut kv = KvCache::new(SHAPE, 3, 1).unwrap();
+        let a = kv.create().unwrap();
+        assert_eq!(kv.create(), Err(KvError::NoSequences(1)));
+        assert_eq!(kv.append(a, 1), Err(KvError::Position { sequence: 0, expected: 0, found: 1 }));
+        for p in 0..3 {
+            kv.append(a, p).unwrap();
+        }
+        assert_eq!(kv.append(a, 3), Err(KvError::ContextFull { wanted: 4, context: 3 }));
+        assert!(matches!(KvCache::new(SHAPE, usize::MAX / 4, 1), Err(KvError::OutOfMemory { .. })));
+        assert!(matches!(KvCache::new(SHAPE, usize::MAX, 2), Err(KvError::OutOfMemory { .. })));
+    }
+
+    proptest! {
+        /// Any sequence of operations keeps contents and never leaks a block.
+        #[test]
+        fn random_operations_keep_contents(ops in proptest::collection::vec((0u8..4, 0usize..4, 0usize..100), 1..120)) {
+            let mut kv = KvCache::new(SHAPE, 96, 4).unwrap();
+            let mut model: Vec<Option<(SequenceId, Vec<f32>)>> = vec![None; 4];
+            let mut stamp = 0.0f32;
+            for (op, slot, arg) in ops {
+                match (op, model[slot].take()) {
+                    (0, None) => model[slot] = Some((kv.create().unwrap(), Vec::new())),
+                    (0 | 1, Some((id, mut values))) => {
+                        for _ in 0..=arg % 40 {
+                            stamp = (stamp + 0.25) % 64.0;
+                            if values.len() < 96 {
+                                write(&mut kv, id, values.len(), stamp);
+                                values.push(stamp);
+                            }
+                        }
+                        model[slot] = Some((id, values));
+                    }
+                    (2, Some((id, mut values))) => {
+                        let to = (slot + 1) % 4;
+                        let n = arg.min(values.len());
+                        if model[to].is_none() {
+                            model[to] = Some((kv.fork(id, n).unwrap(), values[..n].to_vec()));
+                        } else {
+                            kv.truncate(id, n).unwrap();
+                            values.truncate(n);
+                        }
+                        model[slot] = Some((id, values));
+                    }
+                    (3, Some((id, _))) => kv.release(id).unwrap(),
+                    (_, other) => model[slot] = other,
+                }
+                for (id, values) in model.iter().flatten() {
+                    prop_assert_eq!(&read(&kv, *id, 1), values);
+                }
+            }
+            for (id, _) in model.into_iter().flatten() {
+                kv.release(id).unwrap();
+            }
+            prop_assert_eq!(kv.usage().0, 0);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! A model file made ready to run: metadata, graph, weights, tokenizer, chat template.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use brick_graphs::{Graph, WeightId};
+use brick_models::arch::{ArchError, ArchSpec};
+use brick_models::build::{BuildError, build_graph};
+use brick_models::chat::{ChatError, ChatTemplate};
+use brick_models::format::gguf::{Gguf, GgufError, TensorInfo};
+use brick_models::tokenizer::{Tokenizer, TokenizerError};
+
+use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::weights::Weights;
+
+/// A file is not a model that can run.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file itself.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// The architecture.
+    #[error("{path}: {source}")]
+    Arch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ArchError,
+    },
+    /// The graph.
+    #[error("{path}: {source}")]
+    Build {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: BuildError,
+    },
+    /// A fusion pass.
+    #[error("{path}: {source}")]
+    Graph {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: brick_graphs::GraphError,
+    },
+    /// A tensor.
+    #[error("{path}: {source}")]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: brick_models::format::gguf::FormatError,
+    },
+    /// The tokenizer.
+    #[error("{path}: {source}")]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: TokenizerError,
+    },
+    /// The chat template.
+    #[error("{path}: {source}")]
+    Chat {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ChatError,
+    },
+}
+
+/// The weights of a graph in a memory-mapped file.
+#[derive(Debug)]
+pub struct MappedWeights {
+    gguf: Arc<Gguf>,
+    /// By [`WeightId`].
+    tensors: Vec<TensorInfo>,
+}
+
+impl Weights for MappedWeights {
+    fn bytes(&self, weight: WeightId) -> &[u8] {
+        self.gguf.bytes(&self.tensors[weight.index()]).expect("invariant: checked when the model was loaded")
+    }
+}
+
+/// A model file made ready to run.
+#[derive(Debug)]
+pub struct Model {
+    /// The file.
+    pub gguf: Arc<Gguf>,
+    /// The architecture.
+    pub spec: ArchSpec,
+    /// The graph as built, one brick per operation.
+    pub graph: Graph,
+    /// The graph that runs, after fusion.
+    pub fused: Graph,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The chat template.
+    pub chat: ChatTemplate,
+    weights: Arc<MappedWeights>,
+}
+
+impl Model {
+    /// Opens a GGUF file and prepares everything but working memory.
+    ///
+    /// # Errors
+    /// [`LoadError`] says what is wrong with the file, and where.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        Self::from_gguf(Arc::new(Gguf::open(path)?))
+    }
+
+    /// Prepares a file that is already open.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn from_gguf(gguf: Arc<Gguf>) -> Result<Self, LoadError> {
+        let path = gguf.path().map_or_else(|| PathBuf::from("<memory>"), Path::to_path_buf);
+        // The vocabulary takes longest: read it while graph and weights are prepared.
+        let (tokenizer, rest) = std::thread::scope(|s| {
+            let tokenizer = s.spawn(|| Tokenizer::from_gguf(&gguf));
+            let rest = Self::graph_and_weights(&gguf, &path);
+            (tokenizer.join(), rest)
+        });
+        let (spec, graph, fused, weights) = rest?;
+        let tokenizer = match tokenizer {
+            Ok(t) => t.map_err(|source| LoadError::Tokenizer { path: path.clone(), source })?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        tokenizer
+            .check_vocab(spec.vocab)
+            .map_err(|source| LoadError::Tokenizer { path: path.clone(), source })?;
+        let chat = ChatTemplate::from_gguf(&gguf, &tokenizer)
+            .map_err(|source| LoadError::Chat { path: path.clone(), source })?;
+        Ok(Self { gguf, spec, graph, fused, tokenizer, chat, weights: Arc::new(weights) })
+    }
+
+    fn graph_and_weights(gguf: &Arc<Gguf>, path: &Path) -> Result<(ArchSpec, Graph, Graph, MappedWeights), LoadError> {
+        let path = || path.to_path_buf();
+        let spec = ArchSpec::from_gguf(gguf).map_err(|source| LoadError::Arch { path: path(), source })?;
+        let shape_of = |name: &str| gguf.tensor(name).and_then(TensorInfo::weight_shape);
+        let graph =
+            build_graph(&spec, &shape_of).map_err(|source| LoadError::Build { path: path(), source })?;
+        let fused =
+            brick_graphs::passes::fuse_all(&graph).map_err(|source| LoadError::Graph { path: path(), source })?;
+        let mut tensors = Vec::with_capacity(fused.weights().len());
+        for w in fused.weights() {
+            let tensor = gguf.require(&w.name).and_then(|t| gguf.bytes(t).map(|_| t.clone()));
+            tensors.push(tensor.map_err(|source| LoadError::Tensor { path: path(), source })?);
+        }
+        Ok((spec, graph, fused, MappedWeights { gguf: Arc::clone(gguf), tensors }))
+    }
+
+    /// The weights of both graphs (passes keep weight ids).
+    pub fn weights(&self) -> Arc<dyn Weights> {
+        Arc::clone(&self.weights) as Arc<dyn Weights>
+    }
+
+    /// An engine for the fused graph.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn engine(&self, options: &EngineOptions) -> Result<Engine, EngineError> {
+        self.gguf.prefetch();
+        Engine::new(&self.fused, self.weights(), options)
+    }
+}
