@@ -4,7 +4,6 @@
 //! arena; the number of rows comes from the batch.
 
 mod lower;
-mod place;
 
 use brick_graphs::{BrickId, WeightId};
 use brick_profiler::StepInfo;
