@@ -14,7 +14,7 @@ use crate::verify::Verification;
 /// Object-safe: a registry or a report can hold bricks of any type. [`RunBrick`] adds execution, which needs typed values.
 pub trait ComputeBrick: Send + Sync {
     /// Name of the brick type, unique among types (`qkv_proj`).
-    fn name(&self) -> &str;
+    fn name(&self) -> &'static str;
 
     /// The accounting category.
     fn kind(&self) -> BrickKind;
@@ -158,7 +158,7 @@ impl<O: ComputeOp> Brick<O> {
 }
 
 impl<O: ComputeOp> ComputeBrick for Brick<O> {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         O::NAME
     }
 

@@ -197,7 +197,9 @@ impl RopeSpec {
         let magnitude = match self.scaling {
             RopeScaling::None => 1.0,
             RopeScaling::Linear { factor } => {
-                inv_freq.iter_mut().for_each(|f| *f /= f64::from(factor));
+                for f in &mut inv_freq {
+                    *f /= f64::from(factor);
+                }
                 1.0
             }
             RopeScaling::Llama3 { factor, low, high, original_context } => {

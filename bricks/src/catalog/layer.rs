@@ -145,7 +145,7 @@ impl TransformerLayerBrick {
 }
 
 impl ComputeBrick for TransformerLayerBrick {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "transformer_layer"
     }
 

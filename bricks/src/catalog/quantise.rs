@@ -82,13 +82,13 @@ impl Brick<RoundToQ8> {
 }
 
 impl RoundToQ8 {
-    fn quantize(&self, x: &Activations<Normed>) -> Result<Q8Rows, BrickError> {
+    fn quantize(self, x: &Activations<Normed>) -> Result<Q8Rows, BrickError> {
         x.expect_width(Self::NAME, self.width)?;
         Q8Rows::from_values(self.width, x.values())
             .map_err(|source| BrickError::Quant { brick: Self::NAME.into(), source })
     }
 
-    fn dequantize(&self, codes: &Q8Rows) -> Result<Activations<Normed>, BrickError> {
+    fn dequantize(self, codes: &Q8Rows) -> Result<Activations<Normed>, BrickError> {
         if codes.width() != self.width {
             return Err(BrickError::shape(
                 Self::NAME,

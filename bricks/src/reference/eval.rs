@@ -101,10 +101,7 @@ pub fn run(
             let mut i = 0;
             for part in parts {
                 weights[i].expect_shape(op.name(), "matrix", part.rows, *input)?;
-                let bias = match part.bias {
-                    true => Some(weights[i + 1].vector(op.name(), "bias", part.rows)?),
-                    false => None,
-                };
+                let bias = if part.bias { Some(weights[i + 1].vector(op.name(), "bias", part.rows)?) } else { None };
                 outputs.push(linear(&weights[i], bias.as_deref(), inputs[0], arithmetic)?);
                 i += 1 + usize::from(part.bias);
             }
