@@ -6,7 +6,7 @@ mod gguf_common;
 use brick_models::format::gguf::writer::WriteError;
 use brick_models::format::gguf::{FormatError, Gguf, GgufWriter, MetadataError, Value, ValueType};
 use bricks::DType;
-use gguf_common::{every_type, file};
+use gguf_common::{done, every_type, file};
 use proptest::prelude::*;
 
 #[test]
@@ -103,25 +103,25 @@ fn the_writer_refuses_what_the_reader_would() {
         edit(&mut w);
         w.to_bytes().unwrap_err()
     };
-    let too_short = refused(&|w| drop(w.tensor("d", &[4], DType::F32, vec![0; 15])));
+    let too_short = refused(&|w| done(w.tensor("d", &[4], DType::F32, vec![0; 15])));
     assert!(matches!(too_short, WriteError::DataLength { expected: 16, found: 15, .. }), "{too_short}");
     let produced =
-        |n: usize| refused(&move |w| drop(w.tensor_with("d", &[4], DType::F32, move |out| out.write_all(&vec![1; n]))));
+        |n: usize| refused(&move |w| done(w.tensor_with("d", &[4], DType::F32, move |out| out.write_all(&vec![1; n]))));
     assert!(matches!(produced(15), WriteError::DataLength { expected: 16, found: 15, .. }));
     assert!(matches!(produced(17), WriteError::DataLength { expected: 16, found: 17, .. }));
     let invalid = |e: WriteError| match e {
         WriteError::Invalid(e) => e,
         other => panic!("{other}"),
     };
-    let duplicate = invalid(refused(&|w| drop(w.tensor("a", &[1], DType::F32, vec![0; 4]))));
+    let duplicate = invalid(refused(&|w| done(w.tensor("a", &[1], DType::F32, vec![0; 4]))));
     assert_eq!(duplicate, FormatError::DuplicateTensor { tensor: "a".into() });
-    let row = invalid(refused(&|w| drop(w.tensor("d", &[31], DType::Q8_0, vec![0; 34]))));
+    let row = invalid(refused(&|w| done(w.tensor("d", &[31], DType::Q8_0, vec![0; 34]))));
     assert!(matches!(row, FormatError::RowLength { row: 31, block: 32, .. }));
-    let dims = invalid(refused(&|w| drop(w.tensor("d", &[1; 5], DType::F32, vec![0; 4]))));
+    let dims = invalid(refused(&|w| done(w.tensor("d", &[1; 5], DType::F32, vec![0; 4]))));
     assert!(matches!(dims, FormatError::Dimensions { found: 5, .. }));
-    let key = invalid(refused(&|w| drop(w.set("", 1_u8))));
+    let key = invalid(refused(&|w| done(w.set("", 1_u8))));
     assert!(matches!(key, FormatError::NameLength { len: 0, .. }));
-    let alignment = invalid(refused(&|w| drop(w.set("general.alignment", 48_u32))));
+    let alignment = invalid(refused(&|w| done(w.set("general.alignment", 48_u32))));
     assert_eq!(alignment, FormatError::Alignment { found: "u32 48".into() });
 }
 

@@ -28,6 +28,7 @@ mod cursor;
 mod error;
 mod map;
 mod metadata;
+pub mod requantize;
 mod sniff;
 mod tensor;
 mod value;
@@ -37,6 +38,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::{FormatError, GgufError, MetadataError};
 pub use metadata::{FromValue, Metadata};
+pub use requantize::{RequantizeError, requantize};
 pub use tensor::TensorInfo;
 pub use value::{Array, Elements, Strings, Value, ValueType};
 pub use writer::GgufWriter;
