@@ -9,7 +9,8 @@ use std::collections::HashMap;
 
 use brick_graphs::meaning::Terms;
 use brick_graphs::passes::{
-    self, MaxRows, fuse_gate_up, fuse_qkv, fuse_residual_norm, fuse_rope_kv, pipeline, run_all, run_until, validate,
+    self, MaxRows, fuse_all, fuse_gate_up, fuse_qkv, fuse_residual_norm, fuse_rope_kv, pipeline, run_all, run_until,
+    validate,
 };
 use brick_graphs::{Graph, GraphBuilder, GraphError};
 use bricks::{BrickKind, DType, Extent, Op, Rows};
@@ -250,6 +251,7 @@ fn fusions_keep_the_meaning_of_random_graphs_and_never_cost_more() {
             }
             let all = FUSIONS.iter().fold(before.clone(), |g, (_, f)| f(&g).unwrap());
             check(&mut terms.borrow_mut(), "all", &before, &all);
+            assert_eq!(fuse_all(&before).unwrap(), all);
             Ok(())
         })
         .unwrap();

@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::HashMap;
 
-use brick_graphs::passes::{ALIGN, MaxRows, Placement, liveness, place, place_without_reuse, run_all};
+use brick_graphs::passes::{ALIGN, Buffer, MaxRows, Placement, liveness, pack, place, place_without_reuse, run_all};
 use brick_graphs::{Graph, GraphError, ValueId};
 use bricks::ValueType;
 use common::{acts, decoder, grow};
@@ -111,4 +111,33 @@ fn rows_are_padded_to_cache_lines() {
     assert_eq!((slot("tokens").rows, slot("tokens").row_stride), (1, 64));
     assert_eq!((slot("embed").rows, slot("embed").row_stride), (3, 256));
     assert_eq!((slot("output_norm").rows, slot("output_norm").bytes), (2, 512));
+}
+
+#[test]
+fn buffers_of_odd_sizes_are_packed_in_whole_lines() {
+    let chain: Vec<Buffer> = (0..10).map(|i| Buffer { bytes: 100, first: i, last: i + 1 }).collect();
+    let p = pack(&chain).unwrap();
+    assert_eq!(p.bytes, 2 * 128);
+    assert!(p.offsets.iter().enumerate().all(|(i, o)| *o == i % 2 * 128), "{:?}", p.offsets);
+    assert_eq!(pack(&[]).unwrap().bytes, 0);
+    assert!(pack(&[Buffer { bytes: usize::MAX, first: 0, last: 0 }]).is_none());
+    assert!(pack(&[Buffer { bytes: usize::MAX / 2, first: 0, last: 0 }; 3]).is_none());
+}
+
+#[test]
+fn a_small_buffer_takes_the_smallest_gap_that_holds_it() {
+    // Big buffers fix the ends of two gaps, of 2 lines and of 1; the last needs 1 line.
+    let line = ALIGN;
+    let buffer = |lines: usize, first, last| Buffer { bytes: lines * line, first, last };
+    let buffers = [
+        buffer(8, 0, 9),
+        buffer(7, 0, 1), // at 8, gone before the last comes: leaves nothing busy there
+        buffer(6, 0, 9), // at 15
+        buffer(5, 2, 9), // at 8, which leaves the gap 13..15
+        buffer(4, 2, 2), // behind
+        buffer(1, 5, 5),
+    ];
+    let p = pack(&buffers).unwrap();
+    let lines: Vec<usize> = p.offsets.iter().map(|o| o / line).collect();
+    assert_eq!(lines, [0, 8, 15, 8, 21, 13]);
 }

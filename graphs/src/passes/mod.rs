@@ -17,7 +17,7 @@ mod rope;
 pub use cost::{CostTable, cost_table};
 pub use linear::{fuse_gate_up, fuse_qkv};
 pub use liveness::{Interval, Liveness, liveness};
-pub use place::{ALIGN, MaxRows, Placement, Slot, place, place_without_reuse};
+pub use place::{ALIGN, Buffer, MaxRows, Packing, Placement, Slot, pack, place, place_without_reuse};
 pub use residual::fuse_residual_norm;
 pub use rope::fuse_rope_kv;
 
@@ -97,6 +97,16 @@ pub fn run_until(graph: &Graph, name: &str, max_rows: MaxRows) -> Result<Compile
 /// As [`run_until`].
 pub fn run_all(graph: &Graph, max_rows: MaxRows) -> Result<Compiled, GraphError> {
     run(graph, pipeline(), max_rows)
+}
+
+/// All rewrites of the pipeline: the graph that is lowered. Weights keep their ids.
+///
+/// # Errors
+/// As [`run_until`].
+pub fn fuse_all(graph: &Graph) -> Result<Graph, GraphError> {
+    let rewrites: Vec<Pass> = pipeline().iter().filter(|p| matches!(p.run, Run::Rewrite(_))).copied().collect();
+    // No rewrite looks at the size of a batch.
+    Ok(run(graph, &rewrites, MaxRows { tokens: 0, wanted: 0 })?.graph)
 }
 
 fn run(graph: &Graph, passes: &[Pass], max_rows: MaxRows) -> Result<Compiled, GraphError> {
