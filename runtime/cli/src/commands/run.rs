@@ -128,7 +128,7 @@ pub(super) fn chat_ids(model: &Model, messages: &[Message]) -> anyhow::Result<Ve
     let text = model.chat.render(messages, true)?;
     // The template writes BOS itself where the model wants one.
     let t = &model.tokenizer;
-    let has_bos = t.bos().and_then(|b| t.token_text(b)).is_some_and(|b| text.starts_with(&*b));
+    let has_bos = t.bos().and_then(|b| t.token_text(b).ok()).is_some_and(|b| text.starts_with(&*b));
     Ok(t.encode(&text, EncodeOptions { add_special: !has_bos, parse_special: true })?)
 }
 
@@ -166,7 +166,7 @@ fn print_report(
     load_ms: f64,
 ) -> anyhow::Result<()> {
     let t = &g.timings;
-    let piece = |id: u32| model.tokenizer.token_text(id).map(|s| s.to_string());
+    let piece = |id: u32| model.tokenizer.token_text(id).ok().map(|s| s.to_string());
     let positions: Vec<_> = g
         .logprobs
         .iter()
