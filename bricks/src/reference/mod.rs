@@ -7,7 +7,7 @@
 //! or parameters give, and a length that is not a multiple is an error. `T` may be 0.
 //!
 //! # Errors
-//! Functions check every length, index and parameter and report [`BrickError`](crate::BrickError); they do not panic, whatever
+//! Functions check every length, index and parameter and report [`BrickError`]; they do not panic, whatever
 //! they are given. Values are not checked: NaN and infinities go through the arithmetic and come out where it takes them.
 
 mod activation;
