@@ -6,10 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bricks::catalog::{
     ActivationBrick, ActivationQuantBrick, Activations, Attend, AttentionBrick, DownBrick, EmbedBrick, FfnBrick,
     GateUpBrick, KvCache, LayerInput, LayerParts, LmHeadBrick, OProjBrick, Part, QkvBrick, ResidualBrick, RmsNormBrick,
-    RopeBrick, Rotate, State, Sum, TransformerLayerBrick,
+    RopeBrick, Rotate, State, Stream, Sum, TransformerLayerBrick,
 };
 use bricks::reference::Weight;
-use bricks::{ActKind, AttentionSpec, BrickError, Observe, RopeScaling, RopeSpec, RopeStyle, RunBrick, TokenResult};
+use bricks::{
+    ActKind, AttentionSpec, BrickError, ComputeBrick as _, Extent, Observe, RopeScaling, RopeSpec, RopeStyle, RunBrick,
+    TokenResult,
+};
 use proptest::prelude::*;
 
 const HIDDEN: usize = 32;
@@ -198,14 +201,15 @@ fn huge_dimensions_are_refused() {
         assert!(attention(2, 1, HUGE / 2).is_err());
         assert!(attention(0, 0, 8).is_err());
         assert!(ActivationBrick::new(ActKind::Silu, HUGE).is_err());
-        assert!(ResidualBrick::new(0).is_err());
+        assert!(ResidualBrick::new(0).is_err() && ResidualBrick::new(HUGE).is_err());
         assert!(KvCache::new(HUGE, 2, 1).is_err());
         assert!(KvCache::new(1, 1, HUGE).is_err() || KvCache::new(1, 2, HUGE).is_err());
         assert!(QkvBrick::new([]).is_err());
-        // A width that fits into an integer, never into memory: refused when something comes in, since nothing can.
-        let wide = ResidualBrick::new(HUGE).unwrap();
-        assert!(wide.run(Sum { stream: &rows(HIDDEN, 1, 0.0), update: &rows(HIDDEN, 1, 0.0) }).is_err());
-        assert!(bricks::catalog::Activations::<bricks::catalog::Stream>::new(HUGE, vec![0.0; 8]).is_err());
+        assert!(ActivationQuantBrick::new(HUGE - 31).is_err());
+        assert!(Activations::<Stream>::new(HUGE, vec![0.0; 8]).is_err());
+        // The widest that is accepted still has a cost.
+        let widest = ResidualBrick::new(i32::MAX as usize).unwrap();
+        assert!(widest.cost(&Extent::one_sequence(1 << 20, 1 << 20, 1)).bytes() > 0);
     });
     assert!(refused.is_ok());
 }
