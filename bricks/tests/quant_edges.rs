@@ -22,6 +22,18 @@ fn zeros_of_either_sign_encode_alike() {
     }
 }
 
+/// Of two zeros the first is the minimum, as in ggml's C code.
+#[test]
+fn the_first_of_equal_minimums_gives_its_sign() {
+    let minimum = |first: f32, second: f32| {
+        let mut values = [1.0; 32];
+        values[..2].copy_from_slice(&[first, second]);
+        encode(DType::Q4_1, &values)[2..4].to_vec()
+    };
+    assert_eq!(minimum(0.0, -0.0), [0x00, 0x00]);
+    assert_eq!(minimum(-0.0, 0.0), [0x00, 0x80]);
+}
+
 /// Half a unit in the last place of f16 above its largest value rounds to infinity, anything below does not.
 #[test]
 fn f16_rounds_its_upper_end() {

@@ -4,10 +4,9 @@
 //! thread only, and results never depend on the cut: each output is computed whole, in one fixed order, by one thread.
 
 use bricks::cpu::gang::Member;
-use bricks::cpu::linear::Output;
+use bricks::cpu::linear::{Acts, Matrix, Q8Acts, RawOut};
 use bricks::cpu::{self, SimdLevel, attention};
 use bricks::quant::q8::Q8RowMut;
-use bricks::quant::q8::Q8Rows;
 use bricks::{ActKind, Rows};
 use half::f16;
 
@@ -108,7 +107,7 @@ impl<'a> Call<'a> {
             StepKind::Quantize { src, rows, q8 } => {
                 self.each_row(m, self.count(*rows), |t| self.quantize(Some(q8), t, 0, self.row(*src, t)));
             }
-            StepKind::Linear { matrices, rows } => self.linear(m, matrices, self.count(*rows)),
+            StepKind::Linear { matrices, rows, .. } => self.linear(m, matrices, self.count(*rows)),
             StepKind::Rope { src, dst, head_dim, style, table } => {
                 self.each_row(m, self.rows.len(), |t| {
                     let out = self.row_mut(*dst, t);
@@ -181,7 +180,7 @@ impl<'a> Call<'a> {
     fn input(&self, m: &Member<'_>) {
         self.each_row(m, self.rows.len(), |t| {
             for table in &self.plan.rope_tables {
-                let position = self.rows[t].position;
+                let position = self.rows[t].position as u32;
                 table.frequencies.cos_sin(position, self.row_mut(table.cos, t), self.row_mut(table.sin, t));
             }
         });
@@ -257,33 +256,30 @@ impl<'a> Call<'a> {
     }
 
     fn matrix(&self, x: &LinearMatrix, outputs: std::ops::Range<usize>, rows: usize) {
-        let bytes = self.weights.bytes(x.weight);
-        // SAFETY: these output columns belong to this thread; every row of the batch has room for `dst.width` of them.
-        let out = unsafe { Output::new(self.arena.ptr::<f32>(x.dst.offset), x.dst.width, rows) };
-        let bias = x.bias.as_deref();
-        match x.src {
+        let (acts, cols) = match x.src {
             LinearInput::Q8(q) => {
                 let blocks = q.width / 32;
                 // SAFETY: written by an earlier step, read-only in this one.
                 let acts = unsafe {
-                    Q8Rows::new(
+                    Q8Acts::new(
                         q.width,
                         self.arena.slice::<i8>(q.codes, rows * q.width),
                         self.arena.slice::<f32>(q.scales, rows * blocks),
                         self.arena.slice::<[i16; 2]>(q.sums, rows * blocks),
                     )
                 };
-                let acts = acts.expect("invariant: planes of one width");
-                // SAFETY: disjoint outputs per thread, as above.
-                unsafe { x.kernel.run_q8(bytes, acts, outputs, bias, out) };
+                (Acts::Q8(acts.expect("invariant: planes of one width")), q.width)
             }
-            LinearInput::F32(s) => {
-                // SAFETY: written by an earlier step, read-only in this one.
-                let acts = unsafe { self.arena.slice::<f32>(s.offset, rows * s.width) };
-                // SAFETY: disjoint outputs per thread, as above.
-                unsafe { x.kernel.run_f32(bytes, acts, s.width, outputs, bias, out) };
-            }
-        }
+            // SAFETY: written by an earlier step, read-only in this one.
+            LinearInput::F32(s) => (Acts::F32(unsafe { self.arena.slice::<f32>(s.offset, rows * s.width) }), s.width),
+        };
+        let weight = self.weights.bytes(x.weight);
+        let matrix = Matrix { weight, rows: x.rows, cols, bias: x.bias.as_deref() };
+        let out = RawOut { ptr: self.arena.ptr::<f32>(x.dst.offset), stride: x.dst.width };
+        // SAFETY: these output columns of the batch's rows belong to this thread until the next barrier, and the slot has
+        // room for `max_rows` rows of `stride` outputs.
+        let result = unsafe { x.kernel.rows(&matrix, outputs, acts, out) };
+        result.expect("invariant: lowering checked the matrix");
     }
 
     /// Stores one row's keys and values at its position.

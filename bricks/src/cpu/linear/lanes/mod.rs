@@ -1,0 +1,110 @@
+//! Vectors whose lanes are output rows: the instruction-set part of the quantised kernels.
+//!
+//! A *quad* is four consecutive bytes of a row, one per input. A vector [`RowLanes::U`] holds one quad of each of
+//! [`ROWS`](RowLanes::ROWS) neighbouring output rows, lane `r` = row `r`. One dot instruction then multiplies it with four
+//! activations that are broadcast to all lanes: no horizontal sum is ever needed, the result is neighbouring outputs, and
+//! unpacking, scales and minimums are element-wise work on all rows at once.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use super::format::Format;
+
+/// [`RowLanes::ROWS`] weight rows, each `stride` bytes after the one before (0: the same row in every lane).
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct RowsAt {
+    pub(super) base: *const u8,
+    pub(super) stride: usize,
+}
+
+impl RowsAt {
+    /// The same rows, `bytes` further on.
+    ///
+    /// # Safety
+    /// Every row has at least `bytes` bytes from its address on.
+    #[inline(always)]
+    pub(super) unsafe fn skip(self, bytes: usize) -> Self {
+        // SAFETY: stays within the rows, as the caller promises.
+        Self { base: unsafe { self.base.add(bytes) }, stride: self.stride }
+    }
+}
+
+/// Which lanes of a group are outputs of the caller: `first..end`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::cpu) struct Owned {
+    pub(super) first: usize,
+    pub(super) end: usize,
+}
+
+/// Vectors with one lane per output row.
+pub(in crate::cpu) trait RowLanes: Copy {
+    /// Lanes.
+    const ROWS: usize;
+    /// A quad of bytes, or an i32, per row.
+    type U: Copy;
+    /// An f32 per row.
+    type R: Copy;
+
+    /// Four bytes of each row.
+    ///
+    /// # Safety
+    /// Four bytes are readable from every row's address on.
+    unsafe fn load_quad(self, rows: RowsAt) -> Self::U;
+
+    /// Sixteen bytes of each row, as four quads.
+    ///
+    /// # Safety
+    /// Sixteen bytes are readable from every row's address on.
+    unsafe fn load_4_quads(self, rows: RowsAt) -> [Self::U; 4];
+
+    /// The same 32 bits in every lane.
+    fn splat_u(self, bits: u32) -> Self::U;
+    fn and(self, a: Self::U, b: Self::U) -> Self::U;
+    fn or(self, a: Self::U, b: Self::U) -> Self::U;
+    fn xor(self, a: Self::U, b: Self::U) -> Self::U;
+    /// Each lane shifted left.
+    fn shl(self, a: Self::U, bits: u32) -> Self::U;
+    /// Each lane shifted right, zeros shifted in.
+    fn shr(self, a: Self::U, bits: u32) -> Self::U;
+    /// Each lane shifted right, the sign shifted in.
+    fn sar(self, a: Self::U, bits: u32) -> Self::U;
+    /// Each lane plus `x`, as i32.
+    fn add_i(self, a: Self::U, x: i32) -> Self::U;
+    /// `table[byte]` for each byte, all of which must be below 16.
+    fn lookup(self, table: &[u8; 16], bytes: Self::U) -> Self::U;
+    /// 16 in byte `i` of a lane where bit `4 · quad + i` of `bits` is set, else 0.
+    fn spread_bits(self, bits: Self::U, quad: usize) -> Self::U;
+
+    fn splat_r(self, x: f32) -> Self::R;
+    /// The f16 in the low half of each lane.
+    fn f16_low(self, a: Self::U) -> Self::R;
+    /// Each lane from i32.
+    fn to_r(self, a: Self::U) -> Self::R;
+    fn mul_r(self, a: Self::R, b: Self::R) -> Self::R;
+    /// `a · b + c`, rounded once.
+    fn fma_r(self, a: Self::R, b: Self::R, c: Self::R) -> Self::R;
+    fn add_r(self, a: Self::R, b: Self::R) -> Self::R;
+    /// Lanes outside `owned` are 0.
+    ///
+    /// # Safety
+    /// f32 are readable at `src + i` for every `i` in `owned`.
+    unsafe fn load_r(self, src: *const f32, owned: Owned) -> Self::R;
+    /// Lanes outside `owned` are not touched.
+    ///
+    /// # Safety
+    /// f32 are writable at `dst + i` for every `i` in `owned`, and nobody else touches them meanwhile.
+    unsafe fn store_r(self, v: Self::R, dst: *mut f32, owned: Owned);
+
+    /// `sums[0] · w0 + sums[1] · w1` in every lane.
+    fn weigh_sums(self, sums: [i16; 2], w0: i16, w1: i16) -> Self::U;
+
+    /// `Σ (code − F::OFFSET) · activation` over the 32 inputs of a chunk, exactly; over its first and its last 16 inputs
+    /// if the format has a scale for each, else the whole and an unspecified vector.
+    ///
+    /// # Safety
+    /// 32 activations are readable from `acts` on; `sums` are theirs.
+    unsafe fn dot<F: Format>(self, codes: &[Self::U; 8], acts: *const i8, sums: [i16; 2]) -> [Self::U; 2];
+}

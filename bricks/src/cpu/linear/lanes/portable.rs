@@ -1,0 +1,186 @@
+//! Eight rows in plain Rust.
+
+use half::f16;
+
+use super::{Owned, RowLanes, RowsAt};
+use crate::cpu::linear::format::Format;
+use crate::cpu::simd::Portable;
+
+const ROWS: usize = 8;
+type U = [u32; ROWS];
+type R = [f32; ROWS];
+
+#[inline(always)]
+fn each_u(f: impl Fn(usize) -> u32) -> U {
+    let mut out = [0; ROWS];
+    for (i, lane) in out.iter_mut().enumerate() {
+        *lane = f(i);
+    }
+    out
+}
+
+#[inline(always)]
+fn each_r(f: impl Fn(usize) -> f32) -> R {
+    let mut out = [0.0; ROWS];
+    for (i, lane) in out.iter_mut().enumerate() {
+        *lane = f(i);
+    }
+    out
+}
+
+impl RowLanes for Portable {
+    const ROWS: usize = ROWS;
+    type U = U;
+    type R = R;
+
+    #[inline(always)]
+    unsafe fn load_quad(self, rows: RowsAt) -> U {
+        let mut out = [0; ROWS];
+        for (i, lane) in out.iter_mut().enumerate() {
+            // SAFETY: the caller promises four bytes per row; arrays of bytes need no alignment.
+            *lane = u32::from_le_bytes(unsafe { *rows.base.add(i * rows.stride).cast::<[u8; 4]>() });
+        }
+        out
+    }
+
+    #[inline(always)]
+    unsafe fn load_4_quads(self, rows: RowsAt) -> [U; 4] {
+        let mut out = [[0; ROWS]; 4];
+        for (q, quad) in out.iter_mut().enumerate() {
+            // SAFETY: the caller promises 16 bytes per row, and `4 q + 4 <= 16`.
+            *quad = unsafe { self.load_quad(rows.skip(4 * q)) };
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn splat_u(self, bits: u32) -> U {
+        [bits; ROWS]
+    }
+
+    #[inline(always)]
+    fn and(self, a: U, b: U) -> U {
+        each_u(|i| a[i] & b[i])
+    }
+
+    #[inline(always)]
+    fn or(self, a: U, b: U) -> U {
+        each_u(|i| a[i] | b[i])
+    }
+
+    #[inline(always)]
+    fn xor(self, a: U, b: U) -> U {
+        each_u(|i| a[i] ^ b[i])
+    }
+
+    #[inline(always)]
+    fn shl(self, a: U, bits: u32) -> U {
+        each_u(|i| a[i] << bits)
+    }
+
+    #[inline(always)]
+    fn shr(self, a: U, bits: u32) -> U {
+        each_u(|i| a[i] >> bits)
+    }
+
+    #[inline(always)]
+    fn sar(self, a: U, bits: u32) -> U {
+        each_u(|i| ((a[i] as i32) >> bits) as u32)
+    }
+
+    #[inline(always)]
+    fn add_i(self, a: U, x: i32) -> U {
+        each_u(|i| a[i].wrapping_add(x as u32))
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[u8; 16], bytes: U) -> U {
+        each_u(|i| u32::from_le_bytes(bytes[i].to_le_bytes().map(|b| table[usize::from(b & 15)])))
+    }
+
+    #[inline(always)]
+    fn spread_bits(self, bits: U, quad: usize) -> U {
+        each_u(|i| {
+            let nibble = (bits[i] >> (4 * quad)) & 15;
+            // Bit `i` of the nibble moves to bit `7 i + i`, the lowest of byte `i`.
+            (nibble.wrapping_mul(0x0020_4081) & 0x0101_0101) << 4
+        })
+    }
+
+    #[inline(always)]
+    fn splat_r(self, x: f32) -> R {
+        [x; ROWS]
+    }
+
+    #[inline(always)]
+    fn f16_low(self, a: U) -> R {
+        each_r(|i| f16::from_bits(a[i] as u16).to_f32())
+    }
+
+    #[inline(always)]
+    fn to_r(self, a: U) -> R {
+        each_r(|i| a[i] as i32 as f32)
+    }
+
+    #[inline(always)]
+    fn mul_r(self, a: R, b: R) -> R {
+        each_r(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    fn fma_r(self, a: R, b: R, c: R) -> R {
+        each_r(|i| a[i].mul_add(b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn add_r(self, a: R, b: R) -> R {
+        each_r(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn load_r(self, src: *const f32, owned: Owned) -> R {
+        debug_assert!(owned.end <= ROWS);
+        let mut out = [0.0; ROWS];
+        for (i, lane) in out.iter_mut().enumerate().take(owned.end).skip(owned.first) {
+            // SAFETY: `i` is in `owned`, which the caller promises to be readable.
+            *lane = unsafe { *src.add(i) };
+        }
+        out
+    }
+
+    #[inline(always)]
+    unsafe fn store_r(self, v: R, dst: *mut f32, owned: Owned) {
+        debug_assert!(owned.end <= ROWS);
+        for (i, lane) in v.iter().enumerate().take(owned.end).skip(owned.first) {
+            // SAFETY: `i` is in `owned`, which the caller promises to be writable and exclusive.
+            unsafe { *dst.add(i) = *lane };
+        }
+    }
+
+    #[inline(always)]
+    fn weigh_sums(self, sums: [i16; 2], w0: i16, w1: i16) -> U {
+        let [s0, s1] = sums.map(i32::from);
+        [(s0 * i32::from(w0) + s1 * i32::from(w1)) as u32; ROWS]
+    }
+
+    #[inline(always)]
+    unsafe fn dot<F: Format>(self, codes: &[U; 8], acts: *const i8, sums: [i16; 2]) -> [U; 2] {
+        // SAFETY: the caller promises 32 activations; arrays of bytes need no alignment.
+        let (acts, _) = unsafe { &*acts.cast::<[i8; 32]>() }.as_chunks::<4>();
+        let mut halves = [[0i32; ROWS]; 2];
+        for (q, (codes, acts)) in codes.iter().zip(acts).enumerate() {
+            for (sum, code) in halves[q / 4].iter_mut().zip(codes) {
+                for (code, act) in code.to_le_bytes().iter().zip(acts) {
+                    *sum += i32::from(*code) * i32::from(*act);
+                }
+            }
+        }
+        let offset = sums.map(|s| i32::from(F::OFFSET) * i32::from(s));
+        let [a, b] = halves;
+        if F::SUBS == 2 {
+            [each_u(|i| (a[i] - offset[0]) as u32), each_u(|i| (b[i] - offset[1]) as u32)]
+        } else {
+            [each_u(|i| (a[i] + b[i] - offset[0] - offset[1]) as u32), [0; ROWS]]
+        }
+    }
+}

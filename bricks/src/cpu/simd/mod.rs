@@ -1,0 +1,127 @@
+//! One vector type for every kernel: sixteen lanes, whatever the registers' width, and dispatch to the instruction set.
+//!
+//! A kernel is written once, generic over [`Vector`], and instantiated for each [`SimdLevel`]. Sixteen lanes are one AVX-512
+//! register, two AVX registers, or an array. Because the lanes, the order of operations and the reduction trees are the same
+//! everywhere, and every operation used is exactly rounded (add, multiply, divide, fused multiply-add), **all levels give
+//! the same bits** (only the payload of a NaN may differ).
+//!
+//! The implementors are tokens: whoever holds one knows that the processor has its instructions, so the methods are safe.
+//! Everything between [`dispatch`] and the intrinsics is `#[inline(always)]`: a function that is not inlined into the
+//! `#[target_feature]` entry would be compiled without the features and call every intrinsic.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::Avx512;
+pub(super) use portable::Portable;
+
+use super::level::SimdLevel;
+use super::linear::RowLanes;
+
+/// Lanes of a [`Vector`].
+pub(super) const LANES: usize = 16;
+
+/// Sixteen lanes of f32, and of i32, of one instruction set.
+pub(super) trait Vector: Copy {
+    /// 16 × f32.
+    type F: Copy;
+    /// 16 × i32.
+    type I: Copy;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn load(self, src: &[f32; LANES]) -> Self::F;
+    fn store(self, v: Self::F, dst: &mut [f32; LANES]);
+    /// Sixteen f32 at any address.
+    fn load_f32_bytes(self, src: &[u8; 64]) -> Self::F;
+    /// Sixteen f16 at any address, widened exactly.
+    fn load_f16_bytes(self, src: &[u8; 32]) -> Self::F;
+    /// Sixteen bf16 at any address, widened exactly.
+    fn load_bf16_bytes(self, src: &[u8; 32]) -> Self::F;
+    /// Rounded to f16, nearest even; beyond the range infinite.
+    fn store_f16_bytes(self, v: Self::F, dst: &mut [u8; 32]);
+    /// Lanes `2i` and `2i + 1` are `src[i]`.
+    fn load_twice(self, src: &[f32; LANES / 2]) -> Self::F;
+
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a > b ? a : b` (`b` if either is a NaN).
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? x : y` (`y` if `a` or `b` is a NaN).
+    fn select_lt(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `2^n` for integers `-126 <= n <= 127`; anything for other values.
+    fn exp2_int(self, n: Self::F) -> Self::F;
+    /// `|a|`.
+    fn abs(self, a: Self::F) -> Self::F;
+    /// Changes the sign of even lanes.
+    fn negate_even(self, a: Self::F) -> Self::F;
+    /// Exchanges lanes `2i` and `2i + 1`.
+    fn swap_pairs(self, a: Self::F) -> Self::F;
+    /// Sum of the lanes: `i` with `i + 8`, then with `i + 4`, `i + 2`, `i + 1`.
+    fn sum(self, a: Self::F) -> f32;
+
+    /// The bits of `|a|`.
+    fn magnitude(self, a: Self::F) -> Self::I;
+    fn max_i(self, a: Self::I, b: Self::I) -> Self::I;
+    fn max_lane_i(self, a: Self::I) -> i32;
+    fn sum_i(self, a: Self::I) -> i32;
+    /// To the nearest integer, ties to even, for values within the range of i8.
+    fn to_i(self, a: Self::F) -> Self::I;
+    /// Stores lanes that are within the range of i8.
+    fn store_i8(self, v: Self::I, dst: &mut [i8; LANES]);
+
+    /// Loads up to 16 values, zeros after them.
+    #[inline(always)]
+    fn load_part(self, src: &[f32]) -> Self::F {
+        let mut lanes = [0.0; LANES];
+        for (lane, x) in lanes.iter_mut().zip(src) {
+            *lane = *x;
+        }
+        self.load(&lanes)
+    }
+
+    /// Stores the first `dst.len()` (up to 16) lanes.
+    #[inline(always)]
+    fn store_part(self, v: Self::F, dst: &mut [f32]) {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        for (x, lane) in dst.iter_mut().zip(&lanes) {
+            *x = *lane;
+        }
+    }
+}
+
+/// An instruction set: everything kernels are generic over.
+pub(super) trait Simd: Vector + RowLanes {}
+impl<T: Vector + RowLanes> Simd for T {}
+
+/// A computation, generic over the instruction set. `run` must be `#[inline(always)]`.
+pub(super) trait Kernel {
+    type Output;
+    fn run<S: Simd>(self, s: S) -> Self::Output;
+}
+
+/// Runs `kernel` at `level`, or at the highest level the processor has if that is lower.
+#[inline]
+pub(super) fn dispatch<K: Kernel>(level: SimdLevel, kernel: K) -> K::Output {
+    match level.min(SimdLevel::supported()) {
+        // SAFETY: `supported` has seen every feature of the level on this processor.
+        #[cfg(target_arch = "x86_64")]
+        SimdLevel::Avx512Vnni => unsafe { avx512::enter(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        SimdLevel::Avx2 => unsafe { avx2::enter(kernel) },
+        _ => kernel.run(Portable),
+    }
+}
