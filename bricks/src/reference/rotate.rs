@@ -1,6 +1,6 @@
 //! Rotary position embedding of heads.
 
-use super::{one_per_row, rows_of, size_of};
+use super::{one_per_row, rows_of, width_of};
 use crate::error::BrickError;
 use crate::rope::{RopeSpec, RopeStyle};
 
