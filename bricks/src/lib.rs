@@ -13,8 +13,8 @@
 //! | [`brick`] | [`ComputeBrick`]: the contract; [`Brick`]: an operation with a budget and assertions |
 //! | [`assertion`], [`verify`] | what must be true of an output, and the verdicts on it |
 //! | [`divergence`] | how far an output is from the reference |
-//! | [`line`] | running bricks under a budget policy; the bottleneck |
-//! | [`reference`] | what each operation means: scalar, never optimised |
+//! | [`mod@line`] | running bricks under a budget policy; the bottleneck |
+//! | [`mod@reference`] | what each operation means: scalar, never optimised |
 //! | [`catalog`] | the bricks of a decoder as types whose wrong composition does not compile |
 //! | [`budget`] | [`TokenBudget`], its origin, and what happens when it is exceeded |
 //! | [`cost`] | [`Cost`]: bytes and operations, known before anything runs |

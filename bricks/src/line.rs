@@ -36,7 +36,7 @@ impl LineEntry {
 ///
 /// ```
 /// # use bricks::{BudgetPolicy, BrickLine, BrickError, RunBrick};
-/// # use bricks::catalog::{Activations, RmsNormBrick, OProjBrick, Stream};
+/// # use bricks::catalog::{Activations, RmsNormBrick, Stream};
 /// # fn example(norm: &RmsNormBrick, x: &Activations<Stream>) -> Result<(), BrickError> {
 /// let mut line = BrickLine::new(BudgetPolicy::Report).in_layer(3);
 /// let normed = line.step(norm, x)?;

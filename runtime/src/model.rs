@@ -140,7 +140,7 @@ impl Model {
         if tokenizer.vocab_size() != spec.vocab {
             return Err(LoadError::VocabSize { path, tokens: tokenizer.vocab_size(), rows: spec.vocab });
         }
-        let chat = ChatTemplate::from_gguf(&gguf, &tokenizer)
+        let chat = ChatTemplate::from_gguf(&gguf.metadata(), &tokenizer)
             .map_err(|source| LoadError::Chat { path: path.clone(), source })?;
         Ok(Self { gguf, spec, graph, fused, tokenizer, chat, weights: Arc::new(weights) })
     }

@@ -26,7 +26,7 @@ impl Brick<GatedUnit> {
     /// # Errors
     /// [`BrickError::Parameter`] if `ffn` is 0 or absurd.
     pub fn new(act: ActKind, ffn: usize) -> Result<Self, BrickError> {
-        reference::size_of(GatedUnit::NAME, "ffn", &[ffn, 2])?;
+        reference::width_of(GatedUnit::NAME, "ffn", &[ffn, 2])?;
         Ok(Self::from_op(GatedUnit { act, ffn }))
     }
 }

@@ -47,8 +47,10 @@ impl KvCache {
     /// # Errors
     /// [`BrickError::Parameter`] if the sizes are 0 or their product is absurd.
     pub fn new(n_kv_heads: usize, head_dim: usize, capacity: usize) -> Result<Self, BrickError> {
-        let kv_dim = reference::size_of("kv_cache", "KV heads, head_dim", &[n_kv_heads, head_dim])?;
-        reference::size_of("kv_cache", "capacity", &[kv_dim, capacity])?;
+        let kv_dim = reference::width_of("kv_cache", "KV heads, head_dim", &[n_kv_heads, head_dim])?;
+        if capacity == 0 || kv_dim.checked_mul(capacity).is_none() {
+            return Err(BrickError::parameter("kv_cache", "capacity", "at least 1, and to fit into memory", capacity));
+        }
         Ok(Self { kv_dim, capacity, keys: Vec::new(), values: Vec::new() })
     }
 
@@ -125,8 +127,8 @@ pub(super) fn qkv_widths(
     n_kv_heads: usize,
     head_dim: usize,
 ) -> Result<[usize; 3], BrickError> {
-    let q = reference::size_of(brick, "heads, head_dim", &[n_heads, head_dim])?;
-    let kv = reference::size_of(brick, "KV heads, head_dim", &[n_kv_heads, head_dim])?;
+    let q = reference::width_of(brick, "heads, head_dim", &[n_heads, head_dim])?;
+    let kv = reference::width_of(brick, "KV heads, head_dim", &[n_kv_heads, head_dim])?;
     match kv.checked_mul(2).and_then(|both| both.checked_add(q)) {
         Some(_) => Ok([q, kv, kv]),
         None => Err(BrickError::parameter(

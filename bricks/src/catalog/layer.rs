@@ -159,9 +159,9 @@ impl ComputeBrick for TransformerLayerBrick {
         let budgets = self.steps().map(ComputeBrick::budget);
         let origin = budgets[0].origin();
         let origin = if budgets.iter().all(|b| b.origin() == origin) { origin } else { BudgetOrigin::Explicit };
-        let us = budgets.iter().map(TokenBudget::us_per_token).sum();
-        // The sum of nine positive figures is positive; only figures near f64::MAX could overflow it.
-        TokenBudget::from_latency(us, origin).unwrap_or(budgets[0])
+        let us: f64 = budgets.iter().map(TokenBudget::us_per_token).sum();
+        TokenBudget::from_latency(f64::min(us, f64::MAX), origin)
+            .expect("invariant: a sum of positive figures is positive, and the limit keeps it finite")
     }
 
     fn assertions(&self) -> &Assertions {

@@ -35,7 +35,8 @@ impl Brick<RoundToQ8> {
     /// # Errors
     /// [`BrickError::Parameter`] if `width` is not a positive multiple of 32.
     pub fn new(width: usize) -> Result<Self, BrickError> {
-        if width == 0 || !width.is_multiple_of(BLOCK) {
+        reference::width_of(RoundToQ8::NAME, "width", &[width])?;
+        if !width.is_multiple_of(BLOCK) {
             return Err(BrickError::parameter(
                 RoundToQ8::NAME,
                 "width",

@@ -34,7 +34,7 @@ impl Brick<ResidualSum> {
     /// # Errors
     /// [`BrickError::Parameter`] if the width is 0.
     pub fn new(width: usize) -> Result<Self, BrickError> {
-        reference::size_of(ResidualSum::NAME, "width", &[width])?;
+        reference::width_of(ResidualSum::NAME, "width", &[width])?;
         Ok(Self::from_op(ResidualSum { width }))
     }
 }

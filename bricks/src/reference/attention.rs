@@ -1,6 +1,6 @@
 //! Attention over keys and values, and the writing of those.
 
-use super::{one_per_row, rows_of, size_of, softmax, zeros};
+use super::{one_per_row, rows_of, softmax, width_of, zeros};
 use crate::error::BrickError;
 use crate::op::AttentionSpec;
 
@@ -45,8 +45,8 @@ pub fn attention(
     const NAME: &str = "attention";
     check_attention(NAME, spec)?;
     let d = spec.head_dim;
-    let width = size_of(NAME, "heads, head_dim", &[spec.n_heads, d])?;
-    let kv_dim = size_of(NAME, "KV heads, head_dim", &[spec.n_kv_heads, d])?;
+    let width = width_of(NAME, "heads, head_dim", &[spec.n_heads, d])?;
+    let kv_dim = width_of(NAME, "KV heads, head_dim", &[spec.n_kv_heads, d])?;
     let rows = rows_of(NAME, "queries", q, width)?;
     let context = rows_of(NAME, "keys", keys, kv_dim)?;
     if values.len() != keys.len() {
@@ -85,7 +85,7 @@ pub fn attention(
 /// Checks an attention specification.
 pub(crate) fn check_attention(brick: &str, spec: &AttentionSpec) -> Result<(), BrickError> {
     let AttentionSpec { n_heads, n_kv_heads, head_dim, scale, window, softcap } = *spec;
-    size_of(brick, "heads, head_dim", &[n_heads, head_dim])?;
+    width_of(brick, "heads, head_dim", &[n_heads, head_dim])?;
     if n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
         return Err(BrickError::parameter(brick, "KV heads", format_args!("a divisor of {n_heads} heads"), n_kv_heads));
     }

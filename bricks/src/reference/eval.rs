@@ -65,7 +65,7 @@ pub fn run(
         Ok::<_, BrickError>((keys, values))
     };
     let kv_dim =
-        |n_kv_heads: usize, head_dim: usize| super::size_of(op.name(), "KV heads, head_dim", &[n_kv_heads, head_dim]);
+        |n_kv_heads: usize, head_dim: usize| super::width_of(op.name(), "KV heads, head_dim", &[n_kv_heads, head_dim]);
 
     let named = |e: BrickError| e.in_brick(op.name());
     let evaluate = || match op {

@@ -7,7 +7,7 @@
 //! or parameters give, and a length that is not a multiple is an error. `T` may be 0.
 //!
 //! # Errors
-//! Functions check every length, index and parameter and report [`BrickError`](crate::BrickError); they do not panic, whatever
+//! Functions check every length, index and parameter and report [`BrickError`]; they do not panic, whatever
 //! they are given. Values are not checked: NaN and infinities go through the arithmetic and come out where it takes them.
 
 mod activation;
@@ -41,10 +41,19 @@ pub(crate) fn rows_of(brick: &str, what: &'static str, values: &[f32], width: us
     }
 }
 
-/// Product of sizes that parameters give, each at least 1.
-pub(crate) fn size_of(brick: &str, parameter: &'static str, factors: &[usize]) -> Result<usize, BrickError> {
-    factors.iter().try_fold(1usize, |n, &f| n.checked_mul(f).filter(|&n| n > 0)).ok_or_else(|| {
-        BrickError::parameter(brick, parameter, "sizes of at least 1 that fit into memory", format_args!("{factors:?}"))
+/// Most values in a row that parameters alone can ask for. No model comes near; the limit keeps sizes, and the costs that are
+/// derived from them, far from overflow.
+const MAX_WIDTH: usize = i32::MAX as usize;
+
+/// Width of a row as a product of sizes that parameters give, each at least 1.
+pub(crate) fn width_of(brick: &str, parameter: &'static str, factors: &[usize]) -> Result<usize, BrickError> {
+    factors.iter().try_fold(1usize, |n, &f| n.checked_mul(f).filter(|n| (1..=MAX_WIDTH).contains(n))).ok_or_else(|| {
+        BrickError::parameter(
+            brick,
+            parameter,
+            format_args!("sizes whose product is in 1..={MAX_WIDTH}"),
+            format_args!("{factors:?}"),
+        )
     })
 }
 

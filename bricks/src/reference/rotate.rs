@@ -1,6 +1,6 @@
 //! Rotary position embedding of heads.
 
-use super::{one_per_row, rows_of, size_of};
+use super::{one_per_row, rows_of, width_of};
 use crate::error::BrickError;
 use crate::rope::{RopeSpec, RopeStyle};
 
@@ -24,7 +24,7 @@ pub fn rope(
     if spec.dims > head_dim {
         return Err(BrickError::parameter(NAME, "rotary dims", format_args!("at most {head_dim}"), spec.dims));
     }
-    let width = size_of(NAME, "heads, head_dim", &[n_heads, head_dim])?;
+    let width = width_of(NAME, "heads, head_dim", &[n_heads, head_dim])?;
     let rows = rows_of(NAME, "input", x, width)?;
     one_per_row(NAME, "positions", positions.len(), rows)?;
 

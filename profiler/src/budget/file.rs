@@ -180,7 +180,7 @@ struct Location<'a> {
 impl Location<'_> {
     fn error(&self, span: Range<usize>, expected: &str, found: String) -> BudgetFileError {
         let before = self.text.as_bytes().get(..span.start).unwrap_or(self.text.as_bytes());
-        let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
+        let line = before.split(|&b| b == b'\n').count();
         BudgetFileError { file: self.file.to_owned(), line, expected: expected.to_owned(), found }
     }
 

@@ -26,7 +26,7 @@ use crate::step::{Phase, StepInfo};
 #[derive(Debug, Clone, PartialEq)]
 pub enum BudgetTable {
     /// From the machine's measured limits.
-    Roofline(Roofline),
+    Roofline(Box<Roofline>),
     /// From a file.
     File(BudgetFile),
     /// From an earlier recording.
@@ -68,5 +68,23 @@ impl BudgetTable {
             Self::File(t) => t.describe(),
             Self::Baseline(t) => t.describe(),
         }
+    }
+}
+
+impl From<Roofline> for BudgetTable {
+    fn from(t: Roofline) -> Self {
+        Self::Roofline(Box::new(t))
+    }
+}
+
+impl From<BudgetFile> for BudgetTable {
+    fn from(t: BudgetFile) -> Self {
+        Self::File(t)
+    }
+}
+
+impl From<Baseline> for BudgetTable {
+    fn from(t: Baseline) -> Self {
+        Self::Baseline(t)
     }
 }

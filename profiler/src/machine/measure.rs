@@ -258,7 +258,7 @@ mod tests {
         let l = levels(&cpu(&[(1, 48 << 10, 8), (3, 32 << 20, 1)], None), 4, 512 << 20);
         assert_eq!(
             (l[0].capacity_bytes, l[0].bytes_per_thread(1), l[0].bytes_per_thread(4)),
-            (Some(4 * 48 << 10), 24 << 10, 24 << 10)
+            (Some(192 << 10), 24 << 10, 24 << 10)
         );
         assert_eq!(
             (l[1].capacity_bytes, l[1].bytes_per_thread(1), l[1].bytes_per_thread(4)),

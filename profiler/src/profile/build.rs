@@ -106,6 +106,7 @@ impl<T: TimeSource> Shared<'_, T> {
             total_ns: totals.steps_ns.saturating_add(totals.external_ns),
             budgets: self.budgets.map(|b| StepBudgets::new(b, self.recording.steps(), phase, &extent)),
         };
+        let wall = self.samples(phase, |s| Some(s.wall_ns()));
         let (kinds, steps) =
             if self.recording.mode().times_steps() { (self.kinds(&here), self.steps(&here)) } else { (vec![], vec![]) };
         Some(PhaseProfile {
@@ -117,9 +118,9 @@ impl<T: TimeSource> Shared<'_, T> {
                 steps_us: us(totals.steps_ns),
                 external_us: us(totals.external_ns),
                 gap_us: us(totals.gap_ns),
-                us_per_token: self.samples(phase, |s| Some(s.wall_ns())),
+                us_per_token: wall,
             },
-            derived: self.phase_derived(&here, &totals, extent),
+            derived: self.phase_derived(&here, &totals, extent, wall.as_ref()),
             slowest_kind: bottleneck(kinds.iter().map(|r| (r.kind.name(), None, &r.measured, &r.derived))),
             slowest_step: bottleneck(steps.iter().map(|r| (r.name.as_str(), r.layer, &r.measured, &r.derived))),
             categories: self.categories(&here),
@@ -129,13 +130,18 @@ impl<T: TimeSource> Shared<'_, T> {
         })
     }
 
-    fn phase_derived(&self, here: &InPhase, totals: &PhaseTotals, mean_extent: Extent) -> PhaseDerived {
+    fn phase_derived(
+        &self,
+        here: &InPhase,
+        totals: &PhaseTotals,
+        mean_extent: Extent,
+        us_per_token: Option<&Summary>,
+    ) -> PhaseDerived {
         let cost = self.cost(here, |_| true);
         let calls: u64 = (0..self.recording.steps().len()).map(|i| self.calls(here, i)).sum();
         let (wall, tokens) = (totals.wall.sum_ns as f64, totals.extent.tokens as f64);
         let work = work_rates(&cost, here.tokens, totals.steps_ns);
-        let measured = self.samples(here.phase, |s| Some(s.slots_ns()));
-        let (budget, verdict) = share_of_budget(here.budgets.as_ref().and_then(StepBudgets::total), measured.as_ref());
+        let (budget, verdict) = share_of_budget(here.budgets.as_ref().and_then(StepBudgets::total), us_per_token);
         PhaseDerived {
             mean_extent,
             tokens_per_s: ratio(tokens * 1e9, wall),

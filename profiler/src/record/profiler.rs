@@ -300,6 +300,11 @@ impl<T: TimeSource> BrickProfiler<T> {
         self.mode
     }
 
+    /// The clock.
+    pub fn clock(&self) -> &T {
+        &self.clock
+    }
+
     /// The steps of the plan.
     pub fn steps(&self) -> &[StepInfo] {
         &self.steps

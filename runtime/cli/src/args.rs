@@ -179,7 +179,7 @@ Examples:
   brick profile smollm2 --pp 128 --tg 32 --json
   brick profile smollm2 --prompt \"Hello\" --graph ascii
   brick profile smollm2 --graph dot | dot -Tsvg > profile.svg
-  brick profile smollm2 --budget rtx4090 --budget-policy strict")]
+  brick profile qwen2.5-coder:1.5b --budget qwen2.5-1.5b-rtx4090 --budget-policy strict")]
 pub(crate) struct ProfileArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -195,7 +195,7 @@ pub(crate) struct ProfileArgs {
     /// Repetitions of prompt and generation; the first one warms up and is not counted
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repeat: u32,
-    /// roofline (derived from `brick machine`), a shipped table (qwen2.5-1.5b-rtx4090, defaults), or a TOML file
+    /// roofline (derived from `brick machine`), a shipped table (qwen2.5-1.5b-rtx4090, default), or a TOML file
     #[arg(long, value_name = "NAME|FILE", default_value = "roofline")]
     pub(crate) budget: String,
     /// off, report, or strict: exit with 3 at the first brick over its budget

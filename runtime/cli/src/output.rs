@@ -63,6 +63,12 @@ pub(crate) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     print(&serde_json::to_string_pretty(value).context("cannot write the report as JSON")?)
 }
 
+/// How tables on standard output are drawn.
+pub(crate) fn style() -> brick_profiler::Style {
+    let color = anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
+    brick_profiler::Style { unicode: true, color }
+}
+
 /// Whether a person sees standard error.
 pub(crate) fn stderr_is_terminal() -> bool {
     std::io::stderr().is_terminal()

@@ -4,11 +4,10 @@ use brick_graphs::passes::{Buffer, pack};
 use brick_graphs::{Brick, Graph, ValueId, WeightId};
 use brick_profiler::StepInfo;
 use bricks::cpu::linear::LinearKernel;
-use bricks::cpu::{SimdLevel, attention};
+use bricks::cpu::SimdLevel;
 use bricks::{Dim, Op, RopeSpec, Rows};
 
 use super::{FusedRope, LinearInput, LinearMatrix, Plan, Q8Slot, RopeTable, Slot, Step, StepKind};
-use crate::kv::BLOCK;
 use crate::weights::Weights;
 
 /// What a plan is made for.
@@ -196,21 +195,21 @@ impl Lowering<'_> {
     }
 
     /// Checks that a matrix's bytes are all there.
-    fn matrix_bytes(&self, brick: &Brick, weight: WeightId) -> Result<usize, LowerError> {
+    fn check_bytes(&self, brick: &Brick, weight: WeightId) -> Result<(), LowerError> {
         let info = self.graph.weight(weight);
         let (shape, found) = (info.shape, self.weights.bytes(weight).len());
-        let row = shape.dtype.row_bytes(shape.cols);
-        match row.and_then(|r| r.checked_mul(shape.rows).filter(|&n| n == found).map(|_| r)) {
-            Some(r) => Ok(r),
-            None => Err(LowerError::Weight {
-                brick: brick.name.clone(),
-                weight: info.name.clone(),
-                reason: format!(
-                    "expected {} rows of {} values in {}, found {found} bytes",
-                    shape.rows, shape.cols, shape.dtype
-                ),
-            }),
+        let expected = shape.dtype.row_bytes(shape.cols).and_then(|r| r.checked_mul(shape.rows));
+        if expected == Some(found) {
+            return Ok(());
         }
+        Err(LowerError::Weight {
+            brick: brick.name.clone(),
+            weight: info.name.clone(),
+            reason: format!(
+                "expected {} rows of {} values in {}, found {found} bytes",
+                shape.rows, shape.cols, shape.dtype
+            ),
+        })
     }
 
     fn rope_table(&mut self, spec: &RopeSpec) -> Result<usize, LowerError> {
@@ -249,9 +248,9 @@ impl Lowering<'_> {
             Op::Input => StepKind::Input,
             Op::Embed { scale } => {
                 let table = brick.weights[0];
-                let row_bytes = self.matrix_bytes(brick, table)?;
+                self.check_bytes(brick, table)?;
                 let dtype = self.graph.weight(table).shape.dtype;
-                StepKind::Embed { table, row_bytes, dtype, scale: *scale, dst: self.output(brick, 0)? }
+                StepKind::Embed { table, dtype, scale: *scale, dst: self.output(brick, 0)? }
             }
             Op::RmsNorm { eps, rows } => StepKind::RmsNorm {
                 src: self.input(brick, 0)?,
@@ -377,7 +376,7 @@ impl Lowering<'_> {
         for (port, part) in parts.iter().enumerate() {
             let weight = brick.weights[at];
             at += 1;
-            self.matrix_bytes(brick, weight)?;
+            self.check_bytes(brick, weight)?;
             let shape = self.graph.weight(weight).shape;
             let bias = if part.bias {
                 at += 1;
@@ -466,7 +465,7 @@ impl Lowering<'_> {
 fn scratch_floats(kind: &StepKind) -> usize {
     match kind {
         StepKind::Attention { spec, .. } => {
-            attention::scratch_len(spec.n_heads / spec.n_kv_heads, spec.head_dim, BLOCK)
+            crate::exec::group_attention(spec).scratch_len()
         }
         StepKind::KvWrite { k, .. } => k.width,
         _ => 0,

@@ -80,8 +80,6 @@ pub enum StepKind {
     Embed {
         /// Embedding table.
         table: WeightId,
-        /// Row bytes of the table.
-        row_bytes: usize,
         /// Storage type.
         dtype: bricks::DType,
         /// Multiplies the row.

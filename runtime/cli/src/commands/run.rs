@@ -127,9 +127,8 @@ pub(super) fn prompt_ids(model: &Model, prompt: &str, system: Option<&str>, raw:
 pub(super) fn chat_ids(model: &Model, messages: &[Message]) -> anyhow::Result<Vec<u32>> {
     let text = model.chat.render(messages, true)?;
     // The template writes BOS itself where the model wants one.
-    let t = &model.tokenizer;
-    let has_bos = t.bos().and_then(|b| t.token_text(b)).is_some_and(|b| text.starts_with(&*b));
-    Ok(t.encode(&text, EncodeOptions { add_special: !has_bos, parse_special: true })?)
+    let add_special = !model.chat.begins_with_bos(&text);
+    Ok(model.tokenizer.encode(&text, EncodeOptions { add_special, parse_special: true })?)
 }
 
 /// The final line: tokens and speeds.
@@ -166,7 +165,7 @@ fn print_report(
     load_ms: f64,
 ) -> anyhow::Result<()> {
     let t = &g.timings;
-    let piece = |id: u32| model.tokenizer.token_text(id).map(|s| s.to_string());
+    let piece = |id: u32| model.tokenizer.token_text(id).ok().map(|s| s.to_string());
     let positions: Vec<_> = g
         .logprobs
         .iter()
