@@ -30,6 +30,21 @@ pub fn logits(model: &Model, options: &EngineOptions, ids: &[u32]) -> Result<Vec
     Ok(out)
 }
 
+/// [`logits`] of the graph as it was built, one brick per operation, all tokens in one call.
+///
+/// # Errors
+/// Falsified if the engine fails.
+pub fn logits_unfused(model: &Model, ids: &[u32]) -> Result<Vec<Vec<f32>>, Refusal> {
+    let mut engine = Engine::new(&model.graph, model.weights(), &options(ids.len(), ids.len()))?;
+    let sequence = engine.new_sequence()?;
+    let mut batch = Batch::with_capacity(ids.len());
+    for (position, &token) in ids.iter().enumerate() {
+        batch.push(Row { token, position, sequence, wanted: true });
+    }
+    let logits = engine.forward_quiet(&batch)?;
+    Ok((0..logits.len()).map(|i| logits.row(i).to_vec()).collect())
+}
+
 /// Hands the logits after those of `ids` at `wanted` positions to `see`, with the position.
 ///
 /// # Errors
