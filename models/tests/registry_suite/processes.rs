@@ -23,16 +23,8 @@ fn threads_that_pull_the_same_model_fetch_it_once() {
     let server = slow_server(body.clone(), 5);
     let bench = Bench::new(config(&server.address, table(&body, HUB_SOURCE)));
     let listener = Listener::default();
-    struct Shared<'a>(&'a Listener);
-    impl Progress for Shared<'_> {
-        fn set_total(&self, _: Option<u64>) {}
-        fn inc(&self, _: u64) {}
-        fn message(&self, text: &str) {
-            self.0.message(text);
-        }
-    }
     let pulled: Vec<_> = std::thread::scope(|scope| {
-        let pull = || bench.registry.pull(&toy(), &Shared(&listener)).unwrap();
+        let pull = || bench.registry.pull(&toy(), &listener).unwrap();
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(pull)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -40,7 +32,7 @@ fn threads_that_pull_the_same_model_fetch_it_once() {
     assert!(pulled.iter().all(|pulled| std::fs::read(&pulled.model.path).unwrap() == body));
     assert_eq!(server.requests().len(), 1);
     assert!(listener.said("waiting for it"));
-    assert_eq!(bench.files(&bench.toy_slot()), ["manifest.json", "toy.gguf"]);
+    assert_eq!(files(&bench.toy_slot()), ["manifest.json", "toy.gguf"]);
 }
 
 /// Not a test of its own: what the tests below run as another process. Prints its messages, then `pulled` or `cached`.
@@ -105,7 +97,7 @@ fn a_killed_process_leaves_a_partial_file_that_the_next_pull_goes_on_with() {
     let slot = bench.home.path().join("hub/o/r/main/x.gguf");
     let mut child = spawn(bench.home.path(), &server.address);
     let begun = Instant::now();
-    let partial_len = || bench.partial(&slot).and_then(|path| path.metadata().ok()).map_or(0, |meta| meta.len());
+    let partial_len = || partial(&slot).and_then(|path| path.metadata().ok()).map_or(0, |meta| meta.len());
     while partial_len() < 200_000 {
         assert!(begun.elapsed() < Duration::from_secs(60), "the child does not get on");
         std::thread::sleep(Duration::from_millis(10));
@@ -124,7 +116,7 @@ fn a_killed_process_leaves_a_partial_file_that_the_next_pull_goes_on_with() {
     assert!(std::fs::read(path).unwrap() == body);
     let ranges: Vec<_> = server.requests().iter().map(Request::range_start).collect();
     assert_eq!(ranges, [None, Some(kept as usize)]);
-    assert_eq!(bench.files(&slot), ["manifest.json", "x.gguf"]);
+    assert_eq!(files(&slot), ["manifest.json", "x.gguf"]);
 }
 
 #[test]
