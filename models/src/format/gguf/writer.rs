@@ -95,6 +95,7 @@ impl<'a> GgufWriter<'a> {
 
     /// Sets a key: the value replaces an earlier one of that key in its place, or is added at the end. Values are Rust
     /// scalars, strings, slices and vectors of these, or a [`Value`] of another file.
+    #[allow(clippy::needless_pass_by_value)] // literals are passed as they are
     pub fn set(&mut self, key: &str, value: impl WriteValue) -> &mut Self {
         let mut bytes = Vec::new();
         value.encode(&mut bytes);
