@@ -52,9 +52,7 @@ impl<F: Format> Kernel for Quantised<'_, F> {
             debug_assert!(group.owned.first < group.owned.end && group.owned.end <= lanes);
             debug_assert!(start + if all < lanes { 1 } else { lanes } <= all);
             // SAFETY: the group's rows are within the matrix, and its owned rows within the job's.
-            unsafe {
-                if job.tokens == 1 { one_token::<S, F>(s, job, group) } else { panels::<S, F>(s, job, group) }
-            }
+            unsafe { if job.tokens == 1 { one_token::<S, F>(s, job, group) } else { panels::<S, F>(s, job, group) } }
             row = end;
         }
     }

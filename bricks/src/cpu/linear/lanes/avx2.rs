@@ -72,9 +72,7 @@ impl RowLanes for Avx2 {
     #[inline(always)]
     unsafe fn load_quad(self, rows: RowsAt) -> __m256i {
         // SAFETY: the caller promises four bytes per row; the loads need no alignment.
-        unsafe {
-            _mm256_set_m128i(four_dwords(rows, 4), four_dwords(rows, 0))
-        }
+        unsafe { _mm256_set_m128i(four_dwords(rows, 4), four_dwords(rows, 0)) }
     }
 
     #[inline(always)]
