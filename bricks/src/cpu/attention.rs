@@ -5,7 +5,7 @@
 //! Pages are fixed runs of context positions, so where the rounding happens depends on the positions alone: not on the
 //! batch, not on threads, and not on whether positions were prefilled together or decoded one by one.
 //!
-//! Lanes of a score are 16 elements of the head (element `d` in lane `d % 16`, then the tree of [`Vector::sum`]); values are
+//! Lanes of a score are 16 elements of the head (element `d` in lane `d % 16`, then `i` with `i + 8`, `+ 4`, `+ 2`, `+ 1`); values are
 //! accumulated position by position. The same bits at every [`SimdLevel`].
 
 use std::ops::Range;
@@ -15,7 +15,7 @@ use half::f16;
 use super::error::{KernelError, at_most, same};
 use super::level::SimdLevel;
 use super::math;
-use super::simd::{Kernel, LANES, Simd, Vector, dispatch};
+use super::simd::{Kernel, LANES, Simd, dispatch};
 
 /// What all calls for one layer have in common.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,10 +42,15 @@ pub struct KvPage<'a> {
 }
 
 impl AttentionGroup {
+    /// Scores from one head to the next.
+    fn stride(&self) -> usize {
+        self.page_len.div_ceil(LANES).saturating_mul(LANES)
+    }
+
     /// Elements of scratch that a call needs.
     pub fn scratch_len(&self) -> usize {
         // Scores of a page, the running maximum and the running sum, per head.
-        self.heads * (self.page_len.next_multiple_of(LANES) + 2)
+        self.heads.saturating_mul(self.stride().saturating_add(2))
     }
 
     /// `out = softmax(scale · q · Kᵀ) · V` over the positions `visible`.
@@ -74,7 +79,7 @@ impl AttentionGroup {
         out.fill(0.0);
         let (maximum, rest) = scratch.split_at_mut(self.heads);
         let (sum, rest) = rest.split_at_mut(self.heads);
-        let scores = &mut rest[..self.heads * self.page_len.next_multiple_of(LANES)];
+        let scores = &mut rest[..self.heads * self.stride()];
         maximum.fill(f32::NEG_INFINITY);
         sum.fill(0.0);
         if visible.is_empty() || size == 0 {
@@ -90,7 +95,7 @@ impl AttentionGroup {
             same("elements of a page of keys", page_size, keys.len())?;
             same("elements of a page of values", page_size, values.len())?;
             let first = index * self.page_len;
-            let seen = visible.start.max(first) - first..visible.end.min(first + self.page_len) - first;
+            let seen = visible.start.max(first) - first..visible.end.min(first.saturating_add(self.page_len)) - first;
             dispatch(level, Page { group: self, q, keys, values, seen, maximum, sum, scores, out });
         }
         dispatch(level, Finish { head_dim: self.head_dim, sum, out });
@@ -148,10 +153,6 @@ impl Kernel for Page<'_> {
 }
 
 impl Page<'_> {
-    fn stride(&self) -> usize {
-        self.group.page_len.next_multiple_of(LANES)
-    }
-
     /// Scores of heads `h..h + H`, `P` positions at a time.
     #[inline(always)]
     fn scores<S: Simd, const H: usize, const P: usize>(&mut self, s: S, h: usize) {
@@ -161,7 +162,7 @@ impl Page<'_> {
             let mut lanes = [0.0; LANES];
             s.store(s.sum_each(&dots), &mut lanes);
             for (n, positions) in lanes.chunks_exact(P).take(H).enumerate() {
-                let at = (h + n) * self.stride() + i;
+                let at = (h + n) * self.group.stride() + i;
                 self.scores[at..at + P].copy_from_slice(positions);
             }
             i += P;
@@ -169,7 +170,7 @@ impl Page<'_> {
         while i < self.seen.end {
             let dots = self.dots::<S, H, 1>(s, h, i);
             for (n, dot) in dots.into_iter().take(H).enumerate() {
-                let at = (h + n) * self.stride() + i;
+                let at = (h + n) * self.group.stride() + i;
                 self.scores[at] = s.sum(dot);
             }
             i += 1;
@@ -210,18 +211,19 @@ impl Page<'_> {
     /// Scores to weights; maximum and sum move on, and the output is scaled to the new maximum.
     #[inline(always)]
     fn softmax<S: Simd>(&mut self, s: S) {
-        let (dim, stride) = (self.group.head_dim, self.stride());
+        let (dim, stride) = (self.group.head_dim, self.group.stride());
         let scale = s.splat(self.group.scale);
         for (h, scores) in self.scores.chunks_exact_mut(stride).enumerate() {
             let (scores, _) = scores.as_chunks_mut::<LANES>();
             let mut top = s.splat(f32::NEG_INFINITY);
             for part in &mut *scores {
-                let mut x = s.mul(s.load(part), scale);
+                let dot = s.load(part);
+                let mut x = s.mul(dot, scale);
                 if let Some(cap) = self.group.softcap {
-                    // What is not seen has to stay at minus infinity, where tanh is -1.
-                    let capped = math::softcap(s, x, s.splat(cap));
-                    x = s.select_lt(s.splat(f32::NEG_INFINITY), x, capped, x);
+                    x = math::softcap(s, x, s.splat(cap));
                 }
+                // What is not seen has to stay at minus infinity, whatever the scale, and where tanh is -1.
+                let x = s.select_lt(s.splat(f32::NEG_INFINITY), dot, x, dot);
                 top = s.max(x, top);
                 s.store(x, part);
             }
@@ -269,7 +271,7 @@ impl Page<'_> {
             for d in d..dim {
                 let mut acc = self.out[n * dim + d];
                 for i in self.seen.clone() {
-                    acc = self.scores[n * self.stride() + i].mul_add(self.values[i * dim + d].to_f32(), acc);
+                    acc = self.scores[n * self.group.stride() + i].mul_add(self.values[i * dim + d].to_f32(), acc);
                 }
                 self.out[n * dim + d] = acc;
             }
@@ -279,7 +281,7 @@ impl Page<'_> {
     /// Elements `d..d + 16 D` of heads `h..h + H`.
     #[inline(always)]
     fn weighted<S: Simd, const H: usize, const D: usize>(&mut self, s: S, h: usize, d: usize) {
-        let (dim, stride) = (self.group.head_dim, self.stride());
+        let (dim, stride) = (self.group.head_dim, self.group.stride());
         debug_assert!(d + D * LANES <= dim && (h + H) * dim <= self.out.len());
         debug_assert!(self.seen.end * dim <= self.values.len() && (h + H) * stride <= self.scores.len());
         let mut acc = [[s.splat(0.0); D]; H];

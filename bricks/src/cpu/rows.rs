@@ -13,13 +13,7 @@ use crate::quant::q8::{self, BLOCK, Q8RowMut};
 ///
 /// # Errors
 /// The lengths differ.
-pub fn rms_norm_row(
-    level: SimdLevel,
-    x: &[f32],
-    gain: &[f32],
-    eps: f32,
-    out: &mut [f32],
-) -> Result<(), KernelError> {
+pub fn rms_norm_row(level: SimdLevel, x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) -> Result<(), KernelError> {
     same("gain of the norm", x.len(), gain.len())?;
     same("output of the norm", x.len(), out.len())?;
     dispatch(level, RmsNorm { x, gain, eps, out });
