@@ -137,7 +137,7 @@ impl Vector for Avx2 {
         // SAFETY: 32 bytes are behind the reference; the stores need no alignment.
         unsafe {
             _mm_storeu_si128(dst.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[0]));
-            _mm_storeu_si128(dst.as_mut_ptr().add(16).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[1]));
+            _mm_storeu_si128(dst.as_mut_ptr().add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[1]));
         }
     }
 
