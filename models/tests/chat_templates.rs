@@ -18,7 +18,8 @@ struct Goldens {
 #[derive(Deserialize)]
 struct Template {
     name: String,
-    template: String,
+    #[serde(rename = "template")]
+    source: String,
     /// By conversation, `, open` being with a generation prompt.
     results: BTreeMap<String, Outcome>,
 }
@@ -40,9 +41,9 @@ fn prompts_are_those_of_python() {
     assert!(goldens.templates.len() >= 20);
     let now = UNIX_EPOCH + Duration::from_secs(goldens.now);
     let mut wrong = Vec::new();
-    for Template { name, template, results } in &goldens.templates {
+    for Template { name, source, results } in &goldens.templates {
         assert_eq!(results.len(), 2 * goldens.conversations.len());
-        let template = ChatTemplate::at_time(Some(template), "<s>", "</s>", Some(now)).unwrap();
+        let template = ChatTemplate::at_time(Some(source), "<s>", "</s>", Some(now)).unwrap();
         for (title, expected) in results {
             let (title, open) = title.strip_suffix(", open").map_or((title.as_str(), false), |title| (title, true));
             let found = match template.render(&goldens.conversations[title], open) {

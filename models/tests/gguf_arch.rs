@@ -144,7 +144,7 @@ fn rope_scaling() {
         Ok(RopeScaling::None)
     );
     let yarn = |w: &mut GgufWriter<'static>| {
-        done(w.set("llama.rope.scaling.type", "yarn").set("llama.rope.scaling.factor", 4.0_f32))
+        done(w.set("llama.rope.scaling.type", "yarn").set("llama.rope.scaling.factor", 4.0_f32));
     };
     assert_eq!(
         scaling(&|w| yarn(w)),

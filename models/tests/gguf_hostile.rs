@@ -289,6 +289,18 @@ fn one_wrong_byte_anywhere() {
     }
 }
 
+/// Everything the fuzzer found worth keeping (`models/fuzz`).
+#[test]
+fn the_fuzz_corpus_never_panics() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/gguf_parse");
+    let mut accepted = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        accepted += usize::from(touch(&std::fs::read(entry.unwrap().path()).unwrap()).is_some_and(|spec| spec.is_ok()));
+    }
+    // The seeds of both architectures are whole models.
+    assert!(accepted >= 2, "{accepted}");
+}
+
 /// Changes to a file: (where, what).
 fn mutations() -> impl Strategy<Value = Vec<(prop::sample::Index, Mutation)>> {
     let kind = prop_oneof![

@@ -81,8 +81,9 @@ fn goldens(name: &str) -> (Vec<String>, Golden) {
 /// Encodes `text` and describes the difference, if any.
 fn difference(t: &Tokenizer, text: &str, expected: &[u32], options: EncodeOptions) -> Option<String> {
     let found = t.encode(text, options).unwrap();
-    let show =
-        |ids: &[u32]| ids.iter().map(|&id| format!("{id}{:?} ", t.token_to_piece(id).unwrap())).collect::<String>();
+    let show = |ids: &[u32]| {
+        ids.iter().map(|&id| format!("{id}{:?}", t.token_to_piece(id).unwrap())).collect::<Vec<_>>().join(" ")
+    };
     (found != expected).then(|| format!("{text:?}\n expected {}\n found    {}", show(expected), show(&found)))
 }
 
@@ -197,7 +198,7 @@ fn hostile_texts_take_no_longer_than_their_length() {
         for text in &texts {
             let ids = t.encode(text, EncodeOptions { add_special: false, parse_special: true }).unwrap();
             assert!(ids.len() <= text.len() + 1, "{name}: {} tokens", ids.len()); // and a space in front
-            assert!(t.decode(&ids, DecodeOptions::default()).unwrap() == round_trip(&t, text), "{name}: {:.20}", text);
+            assert!(t.decode(&ids, DecodeOptions::default()).unwrap() == round_trip(&t, text), "{name}: {text:.20}");
         }
     }
 }

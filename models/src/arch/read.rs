@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         MetadataError::Missing { key: self.key(suffix), expected: u32::EXPECTED }
     }
 
-    fn value_error(&self, suffix: &str, expected: impl Into<String>, found: impl ToString) -> ArchError {
+    fn value_error(&self, suffix: &str, expected: impl Into<String>, found: &dyn std::fmt::Display) -> ArchError {
         ArchError::Value { what: self.key(suffix), expected: expected.into(), found: found.to_string() }
     }
 
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
     fn positive(&self, suffix: &str, v: u32) -> Result<usize, ArchError> {
         match v {
             1..=MAX_SIZE => Ok(v as usize),
-            _ => Err(self.value_error(suffix, format!("1..={MAX_SIZE}"), v)),
+            _ => Err(self.value_error(suffix, format!("1..={MAX_SIZE}"), &v)),
         }
     }
 
@@ -131,7 +131,7 @@ impl<'a> Reader<'a> {
             return Err(self.value_error(
                 suffix,
                 format!("a number or {n_layers} of them"),
-                format!("{} of them", array.len()),
+                &format_args!("{} of them", array.len()),
             ));
         }
         let values: Vec<u32> = self.metadata.get(&key)?;
@@ -151,7 +151,7 @@ impl<'a> Reader<'a> {
             None if hidden.is_multiple_of(n_heads) => hidden / n_heads,
             None => {
                 let expected = format!("a divisor of {} = {hidden}", self.key("embedding_length"));
-                return Err(self.value_error("attention.head_count", expected, n_heads));
+                return Err(self.value_error("attention.head_count", expected, &n_heads));
             }
         };
         match self.opt::<u32>("attention.value_length")? {
@@ -219,7 +219,7 @@ impl<'a> Reader<'a> {
             None => given(self.opt("rope.scale_linear")?),
         };
         if let Some(f) = factor.filter(|f| !(f.is_finite() && *f > 0.0)) {
-            return Err(self.value_error("rope.scaling.factor", "a positive number", f));
+            return Err(self.value_error("rope.scaling.factor", "a positive number", &f));
         }
         // A factor without a type is linear: files older than the key.
         match self.opt::<&str>("rope.scaling.type")? {
@@ -248,7 +248,7 @@ impl<'a> Reader<'a> {
         };
         let number = |suffix: &str, default: f32| -> Result<f32, ArchError> {
             let v = self.opt(suffix)?.unwrap_or(default);
-            if v.is_finite() && v > 0.0 { Ok(v) } else { Err(self.value_error(suffix, "a positive number", v)) }
+            if v.is_finite() && v > 0.0 { Ok(v) } else { Err(self.value_error(suffix, "a positive number", &v)) }
         };
         let attn_factor = match self.opt::<f32>("rope.scaling.yarn_attn_factor")? {
             Some(_) => number("rope.scaling.yarn_attn_factor", 1.0)?,

@@ -1,6 +1,7 @@
 //! The table of models that have a name, `known.toml`, and its rules.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use serde::Deserialize;
@@ -162,8 +163,8 @@ impl KnownModel {
             }
         }
         // A known file becomes a file of the cache under its own name, so it may not lead out of its directory.
-        if !is_name(&self.file) {
-            return Err(format!("`{}` is not a plain file name", self.file));
+        if !is_name(&self.file) || Path::new(&self.file).extension().is_none_or(|e| e != "gguf") {
+            return Err(format!("`{}` is not a plain file name that ends in .gguf", self.file));
         }
         if self.bytes == 0 || !is_sha256(&self.sha256) {
             return Err("bytes and sha256 must be those of a file".to_owned());

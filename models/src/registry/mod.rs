@@ -18,7 +18,7 @@
 //!     <file>                                the model, whole and checked; renamed into place
 //!     manifest.json                         reference, bytes, sha256, source, time; written last
 //!     <file>.<source>.partial               an unfinished transfer, with its state in <file>.<source>.partial.json
-//!     package.tmp/                          the package being fetched
+//!     package.<random>.tmp/                 the package being fetched
 //! locks/<hash>.lock                         held while a slot is changed; empty, never removed
 //! ```
 //!

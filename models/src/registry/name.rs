@@ -175,6 +175,10 @@ impl HubFile {
         if !self.file.split('/').all(is_file_part) {
             return Err(format!("`{}` is no file of a repository", self.file));
         }
+        // Models are GGUF files; and so no file of a slot is mistaken for one that the cache puts there.
+        if !self.file.to_ascii_lowercase().ends_with(".gguf") {
+            return Err(format!("`{}` is no .gguf file", self.file));
+        }
         Ok(())
     }
 
@@ -300,7 +304,6 @@ mod tests {
             ("hf://o/r/f.gguf@v1.0", hub("o", "r", "v1.0", "f.gguf")),
             ("hf://o/r/f.GGUF@refs/pr/1", hub("o", "r", "refs/pr/1", "f.GGUF")),
             ("hf://o/r/a@b.gguf", hub("o", "r", "main", "a@b.gguf")),
-            ("hf://o/r@v1/f.bin", hub("o", "r", "v1", "f.bin")),
         ];
         for (given, expected) in cases {
             let parsed = ModelRef::parse(given).unwrap();
@@ -330,6 +333,8 @@ mod tests {
             "hf://o/-r/f.gguf",
             "hf://o/r/f.gguf\n",
             "hf://o/r x/f.gguf",
+            "hf://o/r/manifest.json",
+            "hf://o/r/f.gguf.partial",
         ] {
             let result = ModelRef::parse(given);
             assert!(matches!(result, Err(RegistryError::BadReference { .. })), "{given}: {result:?}");

@@ -12,6 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
+use tempfile::TempDir;
 use zip::ZipArchive;
 
 use super::error::{FetchError, RegistryError, SourceError, cache_error};
@@ -87,24 +88,28 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// A directory of the slot for one package, empty at first and removed in the end. Its name is fixed, and the slot is
-/// locked: what a killed process left is removed by the next.
-struct Scratch(PathBuf);
+/// A directory of the slot for one package, empty at first and removed in the end. It never has the name of an earlier
+/// one: a program that outlived a killed process may still be writing there.
+struct Scratch(TempDir);
+
+const SCRATCH: (&str, &str) = ("package.", ".tmp");
 
 impl Scratch {
     fn new(slot_dir: &Path) -> Result<Self, RegistryError> {
-        let dir = slot_dir.join("package.tmp");
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cache_error("remove", &dir, error)),
-            _ => {}
-        }
-        fs::create_dir_all(dir.join("tmp")).map_err(|error| cache_error("create", &dir, error))?;
+        let failed = |error| cache_error("create a directory in", slot_dir, error);
+        remove_stale(slot_dir);
+        let dir = tempfile::Builder::new().prefix(SCRATCH.0).suffix(SCRATCH.1).tempdir_in(slot_dir).map_err(failed)?;
+        fs::create_dir(dir.path().join("tmp")).map_err(failed)?;
         Ok(Scratch(dir))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
     }
 
     /// The one file directly in the directory whose name ends like this.
     fn only(&self, ending: &str, package: &str) -> Result<PathBuf, FetchError> {
-        let entries = fs::read_dir(&self.0).map_err(|error| cache_error("list", &self.0, error))?;
+        let entries = fs::read_dir(self.path()).map_err(|error| cache_error("list", self.path(), error))?;
         let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         found.retain(|path| path.to_string_lossy().ends_with(ending) && path.is_file());
         match <[PathBuf; 1]>::try_from(found) {
@@ -117,10 +122,17 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(dir = %self.0.display(), %error, "not removed; the next pull will");
+/// Removes what killed processes left; the slot is locked, so no other is at work. What cannot be removed now will be by
+/// the next pull.
+fn remove_stale(slot_dir: &Path) {
+    let Ok(entries) = fs::read_dir(slot_dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(SCRATCH.0)
+            && name.ends_with(SCRATCH.1)
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(dir = %entry.path().display(), %error, "leftover not removed");
         }
     }
 }
@@ -138,7 +150,10 @@ fn pip(
         command.args(["-m", "pip", "download", "--no-deps", "--no-binary", ":none:"]);
         // Wheels only: a source distribution would run its own code to be read.
         command.args(["--only-binary", ":all:", "--no-cache-dir", "--no-input", "--disable-pip-version-check"]);
-        command.args(["--quiet", "--progress-bar", "off", "--dest"]).arg(&scratch.0).arg(format!("{name}=={version}"));
+        command
+            .args(["--quiet", "--progress-bar", "off", "--dest"])
+            .arg(scratch.path())
+            .arg(format!("{name}=={version}"));
         let failed = match run(&mut command, scratch, what, progress)? {
             None => continue,
             Some(Finished { status, .. }) if status.success() => return scratch.only(".whl", name),
@@ -167,8 +182,8 @@ fn npm(
 ) -> Result<PathBuf, FetchError> {
     for npm in &programs.npm {
         let mut command = Command::new(npm);
-        command.args(["pack", "--silent", "--ignore-scripts", "--cache"]).arg(scratch.0.join("tmp").join("cache"));
-        command.arg("--pack-destination").arg(&scratch.0).arg(format!("{name}@{version}"));
+        command.args(["pack", "--silent", "--ignore-scripts", "--cache"]).arg(scratch.path().join("tmp").join("cache"));
+        command.arg("--pack-destination").arg(scratch.path()).arg(format!("{name}@{version}"));
         return match run(&mut command, scratch, what, progress)? {
             None => continue,
             Some(Finished { status, .. }) if status.success() => scratch.only(".tgz", name),
@@ -193,7 +208,7 @@ impl Finished {
     fn into_error(self, command: String, scratch: &Scratch) -> Result<SourceError, RegistryError> {
         let Finished { status, output } = self;
         if ["No space left on device", "ENOSPC", "Disk quota exceeded"].iter().any(|sign| output.contains(sign)) {
-            return Err(RegistryError::NoSpace { path: scratch.0.clone(), needed: None, available: None });
+            return Err(RegistryError::NoSpace { path: scratch.path().to_path_buf(), needed: None, available: None });
         }
         let output = if output.is_empty() { "it said nothing".to_owned() } else { output };
         Ok(SourceError::Program { command, status: status.to_string(), output })
@@ -219,8 +234,8 @@ fn run(
     what: &str,
     progress: &dyn Progress,
 ) -> Result<Option<Finished>, RegistryError> {
-    let log_path = scratch.0.join("tmp").join("log");
-    let temporary = scratch.0.join("tmp");
+    let log_path = scratch.path().join("tmp").join("log");
+    let temporary = scratch.path().join("tmp");
     let log = File::create(&log_path).map_err(|error| cache_error("create", &log_path, error))?;
     let also = log.try_clone().map_err(|error| cache_error("create", &log_path, error))?;
     command.current_dir(&temporary).stdin(Stdio::null()).stdout(log).stderr(also);
@@ -238,13 +253,13 @@ fn run(
         match running.0.try_wait() {
             Ok(Some(status)) => return Ok(Some(Finished { status, output: tail(&log_path) })),
             Ok(None) => {}
-            Err(error) => return Err(cache_error("wait for the program in", &scratch.0, error)),
+            Err(error) => return Err(cache_error("wait for the program in", scratch.path(), error)),
         }
         if progress.cancelled() {
             return Err(RegistryError::Interrupted);
         }
         if poll.is_multiple_of(REPORT) {
-            let fetched = bytes_below(&scratch.0) as f64 / 1e6;
+            let fetched = bytes_below(scratch.path()) as f64 / 1e6;
             progress.message(&format!("fetching {what}: {fetched:.1} MB"));
         }
         std::thread::sleep(POLL);

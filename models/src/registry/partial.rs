@@ -89,7 +89,7 @@ impl Partial {
             Some(state) => partial.take_up(state, progress)?,
             None => partial.truncate(0)?,
         }
-        partial.state.source = source.to_owned();
+        source.clone_into(&mut partial.state.source);
         Ok(partial)
     }
 
@@ -274,10 +274,9 @@ pub(super) fn remove_leftovers(slot: &Slot) {
     let Ok(entries) = fs::read_dir(&slot.dir) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".partial") || name.ends_with(".partial.json") || name.ends_with(".json.tmp") {
-            if let Err(error) = fs::remove_file(entry.path()) {
-                tracing::warn!(path = %entry.path().display(), %error, "leftover not removed");
-            }
+        let leftover = [".partial", ".partial.json", ".json.tmp"].iter().any(|ending| name.ends_with(ending));
+        if leftover && let Err(error) = fs::remove_file(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), %error, "leftover not removed");
         }
     }
 }

@@ -1,5 +1,10 @@
 //! Byte-level BPE: every word starts as its bytes, and the pair that comes first in the list of merges is joined until
 //! none is left (Sennrich et al. 2016, <https://arxiv.org/abs/1508.07909>; on bytes as in GPT-2).
+//!
+//! Hugging Face's `tokenizers` does the same and serves as the reference in the tests. It is not used here because its
+//! pre-tokenizers backtrack and silently stop cutting at their limit (after a megabyte of spaces, say), and because it
+//! loads slower: of a vocabulary of 152 000 tokens its model alone takes 81 ms, the whole tokenizer here 45 ms (one
+//! core, best of five).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

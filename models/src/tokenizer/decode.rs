@@ -72,7 +72,7 @@ impl SpacePrefix {
 /// # use brick_models::tokenizer::{DecodeOptions, StreamDecoder, Tokenizer, VocabData};
 /// # let data = VocabData {
 /// #     model: "llama",
-/// #     tokens: vec![b"<unk>", b"<0xC3>", b"<0xA9>", b"caf"],
+/// #     tokens: vec![b"<unk>".as_slice(), b"<0xC3>", b"<0xA9>", b"caf"],
 /// #     scores: Some(vec![0.0; 4]),
 /// #     token_types: Some(vec![2, 6, 6, 1]),
 /// #     add_bos: Some(false),

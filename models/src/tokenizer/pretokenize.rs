@@ -13,7 +13,8 @@ use super::error::VocabError;
 /// English contractions, then words, numbers and symbols with the space before them (GPT-2).
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 
-/// GPT-4's: line ends stick to symbols, any symbol may lead a word, and numbers are cut to three digits.
+/// GPT-4's: line ends stick to symbols, any symbol may lead a word, and numbers are cut to three digits. Case folding
+/// makes `'ſ` (U+017F) a contraction, as in the published rule; llama.cpp lists ASCII letters instead.
 const LLAMA3: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"

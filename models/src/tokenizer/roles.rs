@@ -85,11 +85,12 @@ pub(super) fn assign(vocab: &mut Vocab, ids: &mut SpecialIds) -> Vec<u32> {
     // Where messages end with `<|return|>` or a call, `<|end|>` only separates a message's parts.
     let has = |ends: &[u32], name: &str| vocab.id(name.as_bytes()).is_some_and(|id| ends.contains(&id));
     let calls = has(&ends, "<|call|>") || has(&ends, "<|calls|>");
-    if calls && (has(&ends, "<|return|>") || has(&ends, "<|flush|>")) {
-        if let Some(id) = vocab.id(b"<|end|>") {
-            ends.retain(|&end| end != id);
-            vocab.set_kind(id, TokenKind::UserDefined);
-        }
+    if calls
+        && (has(&ends, "<|return|>") || has(&ends, "<|flush|>"))
+        && let Some(id) = vocab.id(b"<|end|>")
+    {
+        ends.retain(|&end| end != id);
+        vocab.set_kind(id, TokenKind::UserDefined);
     }
     ends.sort_unstable();
     ends.dedup();

@@ -1,4 +1,5 @@
-//! Vocabularies small enough to read, and everything that can be wrong with one. Real ones: `tests/tokenizer_vocabs.rs`.
+//! Vocabularies small enough to read, and everything that can be wrong with one. For real ones see
+//! `tests/tokenizer_vocabs.rs`.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;

@@ -5,7 +5,20 @@ use brick_models::arch::{ArchError, ArchSpec};
 use brick_models::format::gguf::{Gguf, GgufWriter};
 use bricks::DType;
 
-/// Sizes of the tiny model, all different, so that any two axes swapped show.
+/// Sizes of a model.
+#[derive(Clone, Copy)]
+pub struct Sizes {
+    pub layers: usize,
+    pub hidden: u64,
+    pub heads: u64,
+    pub kv_heads: u64,
+    pub ffn: u64,
+    pub vocab: u64,
+}
+
+/// All different, so that any two axes swapped show.
+pub const TINY: Sizes =
+    Sizes { layers: LAYERS, hidden: HIDDEN, heads: HEADS, kv_heads: KV_HEADS, ffn: FFN, vocab: VOCAB };
 pub const LAYERS: usize = 2;
 pub const HIDDEN: u64 = 48;
 pub const HEADS: u64 = 6;
@@ -13,47 +26,55 @@ pub const KV_HEADS: u64 = 2;
 pub const FFN: u64 = 80;
 pub const VOCAB: u64 = 20;
 
-/// Every tensor of a tiny model: name, dims in file order.
+/// Every tensor of the tiny model: name, dims in file order.
 pub fn tensors(arch: &str) -> Vec<(String, Vec<u64>)> {
-    let head_dim = HIDDEN / HEADS;
-    let kv = KV_HEADS * head_dim;
-    let mut all = vec![("token_embd.weight".to_owned(), vec![HIDDEN, VOCAB])];
-    for i in 0..LAYERS {
+    tensors_sized(arch, TINY)
+}
+
+fn tensors_sized(arch: &str, s: Sizes) -> Vec<(String, Vec<u64>)> {
+    let kv = s.kv_heads * (s.hidden / s.heads);
+    let mut all = vec![("token_embd.weight".to_owned(), vec![s.hidden, s.vocab])];
+    for i in 0..s.layers {
         let mut layer = |name: &str, dims: &[u64]| all.push((format!("blk.{i}.{name}"), dims.to_vec()));
-        layer("attn_norm.weight", &[HIDDEN]);
-        layer("attn_q.weight", &[HIDDEN, HIDDEN]);
-        layer("attn_k.weight", &[HIDDEN, kv]);
-        layer("attn_v.weight", &[HIDDEN, kv]);
+        layer("attn_norm.weight", &[s.hidden]);
+        layer("attn_q.weight", &[s.hidden, s.hidden]);
+        layer("attn_k.weight", &[s.hidden, kv]);
+        layer("attn_v.weight", &[s.hidden, kv]);
         if arch == "qwen2" {
-            layer("attn_q.bias", &[HIDDEN]);
+            layer("attn_q.bias", &[s.hidden]);
             layer("attn_k.bias", &[kv]);
             layer("attn_v.bias", &[kv]);
         }
-        layer("attn_output.weight", &[HIDDEN, HIDDEN]);
-        layer("ffn_norm.weight", &[HIDDEN]);
-        layer("ffn_gate.weight", &[HIDDEN, FFN]);
-        layer("ffn_up.weight", &[HIDDEN, FFN]);
-        layer("ffn_down.weight", &[FFN, HIDDEN]);
+        layer("attn_output.weight", &[s.hidden, s.hidden]);
+        layer("ffn_norm.weight", &[s.hidden]);
+        layer("ffn_gate.weight", &[s.hidden, s.ffn]);
+        layer("ffn_up.weight", &[s.hidden, s.ffn]);
+        layer("ffn_down.weight", &[s.ffn, s.hidden]);
     }
-    all.push(("output_norm.weight".to_owned(), vec![HIDDEN]));
-    all.push(("output.weight".to_owned(), vec![HIDDEN, VOCAB]));
+    all.push(("output_norm.weight".to_owned(), vec![s.hidden]));
+    all.push(("output.weight".to_owned(), vec![s.hidden, s.vocab]));
     all
 }
 
 /// A complete tiny model.
 pub fn model(arch: &str) -> GgufWriter<'static> {
+    model_sized(arch, TINY)
+}
+
+/// A complete model of any size.
+pub fn model_sized(arch: &str, s: Sizes) -> GgufWriter<'static> {
     let mut w = GgufWriter::new();
     w.set("general.architecture", arch)
         .set("general.name", "tiny")
-        .set(&format!("{arch}.block_count"), LAYERS as u32)
+        .set(&format!("{arch}.block_count"), s.layers as u32)
         .set(&format!("{arch}.context_length"), 128_u32)
-        .set(&format!("{arch}.embedding_length"), HIDDEN as u32)
-        .set(&format!("{arch}.feed_forward_length"), FFN as u32)
-        .set(&format!("{arch}.attention.head_count"), HEADS as u32)
-        .set(&format!("{arch}.attention.head_count_kv"), KV_HEADS as u32)
+        .set(&format!("{arch}.embedding_length"), s.hidden as u32)
+        .set(&format!("{arch}.feed_forward_length"), s.ffn as u32)
+        .set(&format!("{arch}.attention.head_count"), s.heads as u32)
+        .set(&format!("{arch}.attention.head_count_kv"), s.kv_heads as u32)
         .set(&format!("{arch}.attention.layer_norm_rms_epsilon"), 1e-5_f32)
         .set(&format!("{arch}.rope.freq_base"), 1e6_f32);
-    for (name, dims) in tensors(arch) {
+    for (name, dims) in tensors_sized(arch, s) {
         f32_tensor(&mut w, &name, &dims);
     }
     w

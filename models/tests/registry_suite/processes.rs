@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use brick_models::registry::{ModelRef, Progress, Registry, RegistryError};
@@ -12,35 +14,41 @@ use crate::support::*;
 const SIZE: usize = 2_000_000;
 const REFERENCE: &str = "hf://o/r/x.gguf";
 
-/// Sends the file in `steps` pieces, a tenth of a second apart.
-fn slow_server(body: Vec<u8>, steps: usize) -> Server {
-    Server::start(move |request| Reply::file(request, &body, "\"v\"").pace(SIZE / steps, Duration::from_millis(100)))
+/// Serves the file once the gate is open.
+fn gated_server(body: Vec<u8>, gate: Arc<AtomicBool>) -> Server {
+    Server::start(move |request| {
+        wait_until(|| gate.load(Ordering::SeqCst));
+        Reply::file(request, &body, "\"v\"")
+    })
+}
+
+/// Waits for what another thread or process is to bring about; far longer than it can take.
+fn wait_until(done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
 fn threads_that_pull_the_same_model_fetch_it_once() {
     let body = model_bytes(SIZE, 1);
-    let server = slow_server(body.clone(), 5);
+    let gate = Arc::new(AtomicBool::new(false));
+    let server = gated_server(body.clone(), gate.clone());
     let bench = Bench::new(config(&server.address, table(&body, HUB_SOURCE)));
     let listener = Listener::default();
-    struct Shared<'a>(&'a Listener);
-    impl Progress for Shared<'_> {
-        fn set_total(&self, _: Option<u64>) {}
-        fn inc(&self, _: u64) {}
-        fn message(&self, text: &str) {
-            self.0.message(text);
-        }
-    }
     let pulled: Vec<_> = std::thread::scope(|scope| {
-        let pull = || bench.registry.pull(&toy(), &Shared(&listener)).unwrap();
+        let pull = || bench.registry.pull(&toy(), &listener).unwrap();
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(pull)).collect();
+        wait_until(|| listener.said("waiting for it"));
+        gate.store(true, Ordering::SeqCst);
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(pulled.iter().filter(|pulled| !pulled.was_cached).count(), 1);
     assert!(pulled.iter().all(|pulled| std::fs::read(&pulled.model.path).unwrap() == body));
     assert_eq!(server.requests().len(), 1);
-    assert!(listener.said("waiting for it"));
-    assert_eq!(bench.files(&bench.toy_slot()), ["manifest.json", "toy.gguf"]);
+    assert_eq!(files(&bench.toy_slot()), ["manifest.json", "toy.gguf"]);
 }
 
 /// Not a test of its own: what the tests below run as another process. Prints its messages, then `pulled` or `cached`.
@@ -84,7 +92,10 @@ fn output(child: Child) -> String {
 #[test]
 fn of_two_processes_the_second_waits_and_finds_the_file() {
     let body = model_bytes(SIZE, 2);
-    let server = slow_server(body.clone(), 10);
+    let served = body.clone();
+    let server = Server::start(move |request| {
+        Reply::file(request, &served, "\"v\"").pace(SIZE / 10, Duration::from_millis(100))
+    });
     let bench = Bench::new(config(&server.address, table(b"GGUF", HUB_SOURCE)));
     let children = [(); 2].map(|()| spawn(bench.home.path(), &server.address));
     let outputs = children.map(output);
@@ -100,16 +111,17 @@ fn of_two_processes_the_second_waits_and_finds_the_file() {
 #[test]
 fn a_killed_process_leaves_a_partial_file_that_the_next_pull_goes_on_with() {
     let body = model_bytes(SIZE, 3);
-    let server = slow_server(body.clone(), 20);
+    let served = body.clone();
+    // To the child slowly, so that there is time to kill it; the rest at once.
+    let server = Server::start(move |request| {
+        let reply = Reply::file(request, &served, "\"v\"");
+        if request.range_start().is_none() { reply.pace(SIZE / 200, Duration::from_millis(100)) } else { reply }
+    });
     let bench = Bench::new(config(&server.address, table(b"GGUF", HUB_SOURCE)));
     let slot = bench.home.path().join("hub/o/r/main/x.gguf");
     let mut child = spawn(bench.home.path(), &server.address);
-    let begun = Instant::now();
-    let partial_len = || bench.partial(&slot).and_then(|path| path.metadata().ok()).map_or(0, |meta| meta.len());
-    while partial_len() < 200_000 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the child does not get on");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let partial_len = || partial(&slot).and_then(|path| path.metadata().ok()).map_or(0, |meta| meta.len());
+    wait_until(|| partial_len() >= 50_000);
     // While it pulls, the model cannot be removed under its hands.
     let reference = ModelRef::parse(REFERENCE).unwrap();
     let result = bench.registry.rm(&reference);
@@ -124,21 +136,21 @@ fn a_killed_process_leaves_a_partial_file_that_the_next_pull_goes_on_with() {
     assert!(std::fs::read(path).unwrap() == body);
     let ranges: Vec<_> = server.requests().iter().map(Request::range_start).collect();
     assert_eq!(ranges, [None, Some(kept as usize)]);
-    assert_eq!(bench.files(&slot), ["manifest.json", "x.gguf"]);
+    assert_eq!(files(&slot), ["manifest.json", "x.gguf"]);
 }
 
 #[test]
 fn a_waiting_pull_can_be_interrupted() {
     let body = model_bytes(SIZE, 4);
-    let server = slow_server(body.clone(), 10);
+    let gate = Arc::new(AtomicBool::new(false));
+    let server = gated_server(body.clone(), gate.clone());
     let bench = Bench::new(config(&server.address, table(&body, HUB_SOURCE)));
     std::thread::scope(|scope| {
         let first = scope.spawn(|| bench.registry.pull(&toy(), &()).unwrap());
-        while server.requests().is_empty() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until(|| !server.requests().is_empty());
         let impatient = Listener { cancel_after: Some(0), ..Listener::default() };
         let result = bench.registry.pull(&toy(), &impatient);
+        gate.store(true, Ordering::SeqCst);
         assert!(matches!(result, Err(RegistryError::Interrupted)), "{result:?}");
         assert!(!first.join().unwrap().was_cached);
     });

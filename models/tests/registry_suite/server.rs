@@ -8,43 +8,43 @@ use std::time::Duration;
 
 /// A request as it arrived; header names in lowercase.
 #[derive(Debug, Clone)]
-pub struct Request {
-    pub path: String,
-    pub headers: BTreeMap<String, String>,
+pub(crate) struct Request {
+    pub(crate) path: String,
+    pub(crate) headers: BTreeMap<String, String>,
 }
 
 impl Request {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 
     /// First byte of `Range: bytes=N-`.
-    pub fn range_start(&self) -> Option<usize> {
+    pub(crate) fn range_start(&self) -> Option<usize> {
         self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
 }
 
 /// An answer. `Content-Length` is that of the body unless a header says otherwise.
 #[derive(Debug, Clone)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
     /// Send only so many bytes of the body, then close.
-    pub cut: Option<usize>,
+    pub(crate) cut: Option<usize>,
     /// Pause after every so many bytes.
-    pub pace: Option<(usize, Duration)>,
+    pub(crate) pace: Option<(usize, Duration)>,
     /// Send no length.
-    pub lengthless: bool,
+    pub(crate) lengthless: bool,
 }
 
 impl Reply {
-    pub fn new(status: u16, body: &[u8]) -> Self {
+    pub(crate) fn new(status: u16, body: &[u8]) -> Self {
         Reply { status, headers: Vec::new(), body: body.to_vec(), cut: None, pace: None, lengthless: false }
     }
 
     /// What a well-behaved server answers to a request for this file.
-    pub fn file(request: &Request, body: &[u8], etag: &str) -> Self {
+    pub(crate) fn file(request: &Request, body: &[u8], etag: &str) -> Self {
         let matching = request.header("if-range").is_none_or(|wanted| wanted == etag);
         match request.range_start().filter(|_| matching) {
             Some(start) if start >= body.len() => Reply::new(416, b"").header("ETag", etag),
@@ -55,21 +55,21 @@ impl Reply {
         }
     }
 
-    pub fn redirect(to: &str) -> Self {
+    pub(crate) fn redirect(to: &str) -> Self {
         Reply::new(302, b"").header("Location", to)
     }
 
-    pub fn header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn cut(mut self, bytes: usize) -> Self {
+    pub(crate) fn cut(mut self, bytes: usize) -> Self {
         self.cut = Some(bytes);
         self
     }
 
-    pub fn pace(mut self, bytes: usize, pause: Duration) -> Self {
+    pub(crate) fn pace(mut self, bytes: usize, pause: Duration) -> Self {
         self.pace = Some((bytes, pause));
         self
     }
@@ -77,10 +77,10 @@ impl Reply {
     fn send(&self, stream: &mut TcpStream) -> std::io::Result<()> {
         let mut head = format!("HTTP/1.1 {} Because\r\nConnection: close\r\n", self.status);
         for (name, value) in &self.headers {
-            head += &format!("{name}: {value}\r\n");
+            head.extend([name, ": ", value, "\r\n"]);
         }
         if !self.lengthless && !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
-            head += &format!("Content-Length: {}\r\n", self.body.len());
+            head.extend(["Content-Length: ", &self.body.len().to_string(), "\r\n"]);
         }
         stream.write_all(head.as_bytes())?;
         stream.write_all(b"\r\n")?;
@@ -96,13 +96,13 @@ impl Reply {
 }
 
 /// Runs until the process ends, one thread per connection.
-pub struct Server {
-    pub address: String,
+pub(crate) struct Server {
+    pub(crate) address: String,
     log: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
-    pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -116,7 +116,7 @@ impl Server {
         Server { address, log }
     }
 
-    pub fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.log.lock().unwrap().clone()
     }
 }

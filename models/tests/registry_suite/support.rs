@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// A file that begins like a GGUF file and has `bytes` bytes that do not repeat in any convenient way.
-pub fn model_bytes(bytes: usize, seed: u32) -> Vec<u8> {
+pub(crate) fn model_bytes(bytes: usize, seed: u32) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
         state ^= state << 13;
@@ -25,16 +25,20 @@ pub fn model_bytes(bytes: usize, seed: u32) -> Vec<u8> {
     body
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .flat_map(|b| [b >> 4, b & 15])
+        .map(|n| char::from(b"0123456789abcdef"[usize::from(n)]))
+        .collect()
 }
 
 /// A table with one model, `toy:1m`, in `toy.gguf`, with the given sources.
-pub fn table(body: &[u8], sources: &str) -> KnownModels {
+pub(crate) fn table(body: &[u8], sources: &str) -> KnownModels {
     sized_table(body.len() as u64, &sha256(body), sources)
 }
 
-pub fn sized_table(bytes: u64, sha256: &str, sources: &str) -> KnownModels {
+pub(crate) fn sized_table(bytes: u64, sha256: &str, sources: &str) -> KnownModels {
     KnownModels::from_toml(&format!(
         "[[model]]\nname = 'toy'\ntag = '1m'\ndefault = true\ndescription = 'd'\nlicense = 'l'\nfile = 'toy.gguf'\n\
          bytes = {bytes}\nsha256 = '{sha256}'\n{sources}"
@@ -42,14 +46,14 @@ pub fn sized_table(bytes: u64, sha256: &str, sources: &str) -> KnownModels {
     .unwrap()
 }
 
-pub const HUB_SOURCE: &str =
+pub(crate) const HUB_SOURCE: &str =
     "[[model.source]]\nkind = 'hub'\nowner = 'o'\nrepo = 'r'\nrevision = 'v1'\nfile = 'toy.gguf'\n";
 
 /// Where [`HUB_SOURCE`] is asked for.
-pub const HUB_PATH: &str = "/o/r/resolve/v1/toy.gguf";
+pub(crate) const HUB_PATH: &str = "/o/r/resolve/v1/toy.gguf";
 
 /// Quick to give up, no program that exists.
-pub fn config(endpoint: &str, known: KnownModels) -> RegistryConfig {
+pub(crate) fn config(endpoint: &str, known: KnownModels) -> RegistryConfig {
     RegistryConfig {
         known,
         hub: HubConfig {
@@ -64,57 +68,58 @@ pub fn config(endpoint: &str, known: KnownModels) -> RegistryConfig {
     }
 }
 
-pub fn toy() -> ModelRef {
+pub(crate) fn toy() -> ModelRef {
     ModelRef::Known { name: "toy".to_owned(), tag: "1m".to_owned() }
 }
 
 /// A registry in a directory of its own.
-pub struct Bench {
-    pub registry: Registry,
-    pub home: TempDir,
+pub(crate) struct Bench {
+    pub(crate) registry: Registry,
+    pub(crate) home: TempDir,
 }
 
 impl Bench {
-    pub fn new(config: RegistryConfig) -> Self {
+    pub(crate) fn new(config: RegistryConfig) -> Self {
         let home = TempDir::new().unwrap();
         let registry = Registry::with_config(home.path(), config).unwrap();
         Bench { registry, home }
     }
 
     /// The same cache, another configuration.
-    pub fn with(&self, config: RegistryConfig) -> Registry {
+    pub(crate) fn with(&self, config: RegistryConfig) -> Registry {
         Registry::with_config(self.home.path(), config).unwrap()
     }
 
-    pub fn toy_slot(&self) -> PathBuf {
+    pub(crate) fn toy_slot(&self) -> PathBuf {
         self.home.path().join("models/toy/1m")
     }
+}
 
-    /// Names of the files of a slot, sorted; empty if there is no slot.
-    pub fn files(&self, slot: &Path) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(slot) else { return Vec::new() };
-        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
+/// Names of the files of a slot, sorted; empty if there is no slot.
+pub(crate) fn files(slot: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(slot) else { return Vec::new() };
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
 
-    pub fn partial(&self, slot: &Path) -> Option<PathBuf> {
-        let name = self.files(slot).into_iter().find(|name| name.ends_with(".partial"))?;
-        Some(slot.join(name))
-    }
+/// The partial file of a slot.
+pub(crate) fn partial(slot: &Path) -> Option<PathBuf> {
+    let name = files(slot).into_iter().find(|name| name.ends_with(".partial"))?;
+    Some(slot.join(name))
 }
 
 /// Keeps what it is told; asks for an end after so many bytes, if told to.
 #[derive(Default)]
-pub struct Listener {
-    pub total: AtomicU64,
-    pub position: AtomicU64,
-    pub messages: Mutex<Vec<String>>,
-    pub cancel_after: Option<u64>,
+pub(crate) struct Listener {
+    pub(crate) total: AtomicU64,
+    pub(crate) position: AtomicU64,
+    pub(crate) messages: Mutex<Vec<String>>,
+    pub(crate) cancel_after: Option<u64>,
 }
 
 impl Listener {
-    pub fn said(&self, text: &str) -> bool {
+    pub(crate) fn said(&self, text: &str) -> bool {
         self.messages.lock().unwrap().iter().any(|message| message.contains(text))
     }
 }
@@ -139,7 +144,7 @@ impl Progress for Listener {
 }
 
 /// The reasons of a pull of which every source failed.
-pub fn reasons<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> Vec<SourceError> {
+pub(crate) fn reasons<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> Vec<SourceError> {
     match result {
         Err(RegistryError::AllSourcesFailed { tried, .. }) => tried.into_iter().map(|attempt| attempt.error).collect(),
         other => panic!("{other:?}"),
@@ -147,7 +152,7 @@ pub fn reasons<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> Vec<Sour
 }
 
 /// The reason of a pull whose only source failed.
-pub fn reason<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> SourceError {
+pub(crate) fn reason<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> SourceError {
     let mut reasons = reasons(result);
     assert_eq!(reasons.len(), 1, "{reasons:?}");
     reasons.remove(0)

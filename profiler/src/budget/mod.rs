@@ -2,10 +2,10 @@
 //!
 //! | module | origin of the budgets |
 //! | --- | --- |
-//! | [`roofline`] | the machine's measured limits and the static cost of each step |
-//! | [`file`] | a TOML file written by a person |
-//! | [`baseline`] | an earlier profile |
-//! | [`check`] | the budgets of a plan, and the error that stops the line |
+//! | `roofline` | the machine's measured limits and the static cost of each step |
+//! | `file` | a TOML file written by a person |
+//! | `baseline` | an earlier profile |
+//! | `check` | the budgets of a plan, and the error that stops the line |
 
 mod baseline;
 mod check;

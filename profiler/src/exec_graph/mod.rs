@@ -5,13 +5,13 @@
 //!
 //! | module | content |
 //! | --- | --- |
-//! | [`node`] | nodes, edges, launches |
-//! | [`graph`] | building and walking |
-//! | [`tree`] | text tree and paths |
-//! | [`draw`] | DOT and Mermaid |
-//! | [`csr`] | compressed sparse rows |
-//! | [`from_profile`] | model → layer → brick → kernel with times |
-//! | [`ptx`] | sources of launched kernels |
+//! | `node` | nodes, edges, launches |
+//! | `graph` | building and walking |
+//! | `tree` | text tree and paths |
+//! | `draw` | DOT and Mermaid |
+//! | `csr` | compressed sparse rows |
+//! | `from_profile` | model → layer → brick → kernel with times |
+//! | `ptx` | sources of launched kernels |
 
 mod csr;
 mod draw;

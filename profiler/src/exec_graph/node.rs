@@ -1,5 +1,7 @@
 //! Nodes, edges, launches.
 
+use std::fmt::Write;
+
 use serde::{Deserialize, Serialize};
 
 use super::ptx::PtxHash;
@@ -155,6 +157,7 @@ impl ExecNode {
     }
 
     /// The same node with a measured time.
+    #[must_use]
     pub fn timed(self, ns: u64) -> Self {
         Self { time_ns: Some(ns), ..self }
     }
@@ -163,10 +166,10 @@ impl ExecNode {
     pub(super) fn label(&self, gap: &str) -> String {
         let mut label = crate::report::clean(&self.name);
         if let Some(ns) = self.time_ns {
-            label.push_str(&format!("{gap}{:.1}µs", ns as f64 / 1e3));
+            let _ = write!(label, "{gap}{:.1}µs", ns as f64 / 1e3);
         }
         if let Some(launch) = self.launch {
-            label.push_str(&format!("{gap}{launch}"));
+            let _ = write!(label, "{gap}{launch}");
         }
         label
     }

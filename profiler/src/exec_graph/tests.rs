@@ -220,6 +220,6 @@ fn without_times_of_steps_layers_are_all_there_is() {
     let g = ExecutionGraph::from_profile(&profile_in(SyncMode::PerLayer), Phase::Decode).unwrap();
     assert_eq!(
         g.to_ascii_tree(),
-        "tiny decode  523.1µs\n├── no layer  32.8µs\n├── Layer 0  169.6µs\n├── Layer 1  169.6µs\n└── no layer  150.1µs\n"
+        "tiny decode  522.3µs\n├── no layer  32.8µs\n├── Layer 0  169.6µs\n├── Layer 1  169.6µs\n└── no layer  150.1µs\n"
     );
 }

@@ -75,12 +75,12 @@ impl Machine {
         let levels = levels(&reported, threads, options.max_working_set);
         let one = Pass::run(1, &levels, options)?;
         let all = if threads == 1 { one.clone() } else { Pass::run(threads, &levels, options)? };
-        let both = |f: fn(&Pass) -> f64| PerThreads { one: f(&one), all: f(&all) };
+        let both = |f: fn(&Pass) -> f64| at_least_one_thread(f(&one), f(&all));
         let read = levels.iter().zip(one.read.iter().zip(&all.read)).map(|(l, (&one, &all))| Bandwidth {
             level: l.level,
             capacity_bytes: l.capacity_bytes,
             working_set_bytes: l.bytes_per_thread(threads) as u64 * threads as u64,
-            gb_s: PerThreads { one, all },
+            gb_s: at_least_one_thread(one, all),
         });
         let measured = Limits {
             threads,
@@ -92,6 +92,11 @@ impl Machine {
         };
         Ok(Self { version: Self::VERSION, fingerprint, reported, measured })
     }
+}
+
+/// What one thread reaches, all of them reach by letting the others wait; a lower figure was disturbed.
+fn at_least_one_thread(one: f64, all: f64) -> PerThreads {
+    PerThreads { one, all: all.max(one) }
 }
 
 impl Fingerprint {

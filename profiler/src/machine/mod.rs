@@ -2,10 +2,10 @@
 //!
 //! | module | content |
 //! | --- | --- |
-//! | [`topology`] | what the operating system says: cores, caches, quotas |
-//! | [`team`] | threads that start together, and the barrier between them |
-//! | [`measure`] | what the processor reaches |
-//! | [`cache`] | the measurement on disk, and when it is stale |
+//! | `topology` | what the operating system says: cores, caches, quotas |
+//! | `team` | threads that start together, and the barrier between them |
+//! | `measure` | what the processor reaches |
+//! | `cache` | the measurement on disk, and when it is stale |
 
 mod cache;
 mod measure;

@@ -5,12 +5,15 @@
 //!
 //! | module | content |
 //! | --- | --- |
-//! | [`build`] | from recorder to profile |
-//! | [`verdict`] | budgets kept and exceeded, bottlenecks, figures that cannot be true |
+//! | `build` | from recorder to profile |
+//! | `verdict` | budgets kept and exceeded, bottlenecks, figures that cannot be true |
 
 mod build;
 mod load;
 mod verdict;
+
+#[cfg(test)]
+mod tests;
 
 use bricks::{BrickCategory, BrickKind, BudgetOrigin, BudgetPolicy, Extent};
 use serde::{Deserialize, Serialize};

@@ -5,10 +5,10 @@
 //!
 //! | module | content |
 //! | --- | --- |
-//! | [`table`] | cells, columns, and how they are drawn |
-//! | [`format`] | numbers and names as text |
-//! | [`profile`] | a [`crate::Profile`] as tables and lines |
-//! | [`machine`] | a [`crate::Machine`] |
+//! | `table` | cells, columns, and how they are drawn |
+//! | `format` | numbers and names as text |
+//! | `profile` | a [`crate::Profile`] as tables and lines |
+//! | `machine` | a [`crate::Machine`] |
 
 mod format;
 mod machine;

@@ -268,7 +268,7 @@ fn lines(p: &PhaseProfile) -> Vec<(String, Tone)> {
         speed.push(format!("{} with the time between forwards*", number(x)));
     }
     if let Some(x) = d.bricks_per_s {
-        speed.push(format!("{:.0} bricks/s*", x));
+        speed.push(format!("{x:.0} bricks/s*"));
     }
     if !speed.is_empty() {
         lines.push((format!("speed: {}", speed.join(", ")), Tone::Plain));

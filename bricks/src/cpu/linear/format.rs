@@ -9,7 +9,7 @@ use crate::DType;
 
 /// 32 inputs of a group of rows, unpacked.
 #[derive(Clone, Copy)]
-pub(super) struct Chunk<L: RowLanes> {
+pub(in crate::cpu) struct Chunk<L: RowLanes> {
     /// Quad `q`: codes of inputs `4 q .. 4 q + 4`, unsigned.
     pub(super) codes: [L::U; 8],
     /// Scales of the first and of the last 16 inputs; only the first is used if [`Format::SUBS`] is 1.
@@ -19,7 +19,7 @@ pub(super) struct Chunk<L: RowLanes> {
 }
 
 /// Takes chunks as they are unpacked.
-pub(super) trait Sink<L: RowLanes> {
+pub(in crate::cpu) trait Sink<L: RowLanes> {
     /// Chunk `index` of the block that is being unpacked.
     fn put(&mut self, lanes: L, index: usize, chunk: Chunk<L>);
 }

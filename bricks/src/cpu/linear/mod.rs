@@ -49,12 +49,7 @@ impl<'a> Q8Acts<'a> {
     ///
     /// # Errors
     /// `width` is not a positive multiple of 32, or the planes do not have the lengths of the same whole number of rows.
-    pub fn new(
-        width: usize,
-        codes: &'a [i8],
-        scales: &'a [f32],
-        sums: &'a [[i16; 2]],
-    ) -> Result<Self, KernelError> {
+    pub fn new(width: usize, codes: &'a [i8], scales: &'a [f32], sums: &'a [[i16; 2]]) -> Result<Self, KernelError> {
         if width == 0 || !width.is_multiple_of(BLOCK) {
             return Err(KernelError::Length {
                 what: "width of Q8 activations",
@@ -286,5 +281,9 @@ impl LinearKernel {
 
 /// Outputs of different tokens must not overlap.
 fn check_stride(tokens: usize, matrix_rows: usize, out: RawOut) -> Result<(), KernelError> {
-    if tokens > 1 { at_most("rows of the matrix, for the stride of the output", out.stride, matrix_rows) } else { Ok(()) }
+    if tokens > 1 {
+        at_most("rows of the matrix, for the stride of the output", out.stride, matrix_rows)
+    } else {
+        Ok(())
+    }
 }

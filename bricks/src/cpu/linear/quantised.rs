@@ -52,9 +52,7 @@ impl<F: Format> Kernel for Quantised<'_, F> {
             debug_assert!(group.owned.first < group.owned.end && group.owned.end <= lanes);
             debug_assert!(start + if all < lanes { 1 } else { lanes } <= all);
             // SAFETY: the group's rows are within the matrix, and its owned rows within the job's.
-            unsafe {
-                if job.tokens == 1 { one_token::<S, F>(s, job, group) } else { panels::<S, F>(s, job, group) }
-            }
+            unsafe { if job.tokens == 1 { one_token::<S, F>(s, job, group) } else { panels::<S, F>(s, job, group) } }
             row = end;
         }
     }
@@ -115,7 +113,7 @@ unsafe fn accumulate<L: RowLanes, F: Format, const N: usize>(
         };
         let first = l.to_r(dots[0]);
         let mut v = if F::MINIMUM {
-            let second = if F::SUBS == 2 { 0 } else { 1 };
+            let second = i16::from(F::SUBS == 1);
             l.fma_r(chunk.scale[0], first, l.mul_r(chunk.minimum[0], l.to_r(l.weigh_sums(sums, 1, second))))
         } else {
             l.mul_r(chunk.scale[0], first)
@@ -230,8 +228,8 @@ unsafe fn tile<L: RowLanes, F: Format, const N: usize>(
     unsafe {
         let mut acc = [l.splat_r(0.0); N];
         let mut tokens = [Token::new(&job.acts, t); N];
-        for i in 1..N {
-            tokens[i] = Token::new(&job.acts, t + i);
+        for (i, token) in tokens.iter_mut().enumerate() {
+            *token = Token::new(&job.acts, t + i);
         }
         if first > 0 {
             for (i, acc) in acc.iter_mut().enumerate() {

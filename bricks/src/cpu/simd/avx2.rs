@@ -3,6 +3,8 @@
 #[allow(clippy::wildcard_imports)] // intrinsics
 use std::arch::x86_64::*;
 
+use half::f16;
+
 use super::{Kernel, LANES, Vector};
 
 /// Token of AVX2 with FMA and F16C: exists only where the processor has the features of [`enter`].
@@ -57,6 +59,7 @@ macro_rules! reduce_i {
 }
 
 impl Vector for Avx2 {
+    const WIDE: bool = false;
     type F = F;
     type I = I;
 
@@ -125,19 +128,16 @@ impl Vector for Avx2 {
         unsafe {
             let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(src.as_ptr().cast()));
             let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(src.as_ptr().add(16).cast()));
-            [
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
-            ]
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)), _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high))]
         }
     }
 
     #[inline(always)]
-    fn store_f16_bytes(self, v: F, dst: &mut [u8; 32]) {
+    fn store_f16(self, v: F, dst: &mut [f16; LANES]) {
         // SAFETY: 32 bytes are behind the reference; the stores need no alignment.
         unsafe {
             _mm_storeu_si128(dst.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[0]));
-            _mm_storeu_si128(dst.as_mut_ptr().add(16).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[1]));
+            _mm_storeu_si128(dst.as_mut_ptr().add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[1]));
         }
     }
 

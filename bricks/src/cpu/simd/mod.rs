@@ -21,6 +21,8 @@ pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;
 pub(super) use portable::Portable;
 
+use half::f16;
+
 use super::level::SimdLevel;
 use super::linear::RowLanes;
 
@@ -29,6 +31,8 @@ pub(super) const LANES: usize = 16;
 
 /// Sixteen lanes of f32, and of i32, of one instruction set.
 pub(super) trait Vector: Copy {
+    /// Whether a vector is one register of 32: tiles of 16 vectors stay in registers.
+    const WIDE: bool;
     /// 16 × f32.
     type F: Copy;
     /// 16 × i32.
@@ -44,7 +48,7 @@ pub(super) trait Vector: Copy {
     /// Sixteen bf16 at any address, widened exactly.
     fn load_bf16_bytes(self, src: &[u8; 32]) -> Self::F;
     /// Rounded to f16, nearest even; beyond the range infinite.
-    fn store_f16_bytes(self, v: Self::F, dst: &mut [u8; 32]);
+    fn store_f16(self, v: Self::F, dst: &mut [f16; LANES]);
     /// Lanes `2i` and `2i + 1` are `src[i]`.
     fn load_twice(self, src: &[f32; LANES / 2]) -> Self::F;
 
@@ -71,6 +75,16 @@ pub(super) trait Vector: Copy {
     /// Sum of the lanes: `i` with `i + 8`, then with `i + 4`, `i + 2`, `i + 1`.
     fn sum(self, a: Self::F) -> f32;
 
+    /// Lane `i` is [`sum`](Self::sum) of vector `i`, with the same bits.
+    #[inline(always)]
+    fn sum_each(self, vectors: &[Self::F; LANES]) -> Self::F {
+        let mut sums = [0.0; LANES];
+        for (sum, v) in sums.iter_mut().zip(vectors) {
+            *sum = self.sum(*v);
+        }
+        self.load(&sums)
+    }
+
     /// The bits of `|a|`.
     fn magnitude(self, a: Self::F) -> Self::I;
     fn max_i(self, a: Self::I, b: Self::I) -> Self::I;
@@ -89,6 +103,23 @@ pub(super) trait Vector: Copy {
             *lane = *x;
         }
         self.load(&lanes)
+    }
+
+    /// Sixteen f16 of this computer's memory (its kernels exist for little-endian targets only).
+    #[inline(always)]
+    fn load_f16(self, src: &[f16; LANES]) -> Self::F {
+        // SAFETY: sixteen f16 are 32 initialised bytes, and bytes need no alignment.
+        self.load_f16_bytes(unsafe { &*src.as_ptr().cast() })
+    }
+
+    /// Loads up to 16 f16, zeros after them.
+    #[inline(always)]
+    fn load_f16_part(self, src: &[f16]) -> Self::F {
+        let mut lanes = [f16::ZERO; LANES];
+        for (lane, x) in lanes.iter_mut().zip(src) {
+            *lane = *x;
+        }
+        self.load_f16(&lanes)
     }
 
     /// Stores the first `dst.len()` (up to 16) lanes.

@@ -21,6 +21,7 @@ fn each(f: impl Fn(usize) -> f32) -> F {
 }
 
 impl Vector for Portable {
+    const WIDE: bool = false;
     type F = F;
     type I = I;
 
@@ -58,11 +59,8 @@ impl Vector for Portable {
     }
 
     #[inline(always)]
-    fn store_f16_bytes(self, v: F, dst: &mut [u8; 32]) {
-        let (lanes, _) = dst.as_chunks_mut::<2>();
-        for (lane, x) in lanes.iter_mut().zip(v) {
-            *lane = f16::from_f32(x).to_le_bytes();
-        }
+    fn store_f16(self, v: F, dst: &mut [f16; LANES]) {
+        *dst = v.map(f16::from_f32);
     }
 
     #[inline(always)]

@@ -24,7 +24,10 @@
 //! # }
 //! ```
 
+#![deny(unsafe_code)] // except for the memory map in `map.rs`
+
 mod cursor;
+mod encode;
 mod error;
 mod map;
 mod metadata;

@@ -72,9 +72,7 @@ impl RowLanes for Avx2 {
     #[inline(always)]
     unsafe fn load_quad(self, rows: RowsAt) -> __m256i {
         // SAFETY: the caller promises four bytes per row; the loads need no alignment.
-        unsafe {
-            _mm256_set_m128i(four_dwords(rows, 4), four_dwords(rows, 0))
-        }
+        unsafe { _mm256_set_m128i(four_dwords(rows, 4), four_dwords(rows, 0)) }
     }
 
     #[inline(always)]
@@ -166,8 +164,8 @@ unsafe fn sum_of_quads<F: Format>(codes: &[__m256i; 8], acts: *const i8, first: 
         let mut total = _mm256_setzero_si256();
         if F::MAX > SMALL {
             // |w| · (a with the sign of w): two products of at most 128 · 127 fit in 16 bits, once.
-            for q in first..end {
-                let w = _mm256_xor_si256(codes[q], _mm256_set1_epi8(-128));
+            for (q, codes) in codes.iter().enumerate().take(end).skip(first) {
+                let w = _mm256_xor_si256(*codes, _mm256_set1_epi8(-128));
                 let products = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(broadcast(acts, q), w));
                 total = _mm256_add_epi32(total, _mm256_madd_epi16(products, ones));
             }
@@ -180,11 +178,12 @@ unsafe fn sum_of_quads<F: Format>(codes: &[__m256i; 8], acts: *const i8, first: 
         while q < end {
             let stop = if q + run < end { q + run } else { end };
             let mut sum = _mm256_maddubs_epi16(codes[q], broadcast(acts, q));
-            for q in q + 1..stop {
+            q += 1;
+            while q < stop {
                 sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes[q], broadcast(acts, q)));
+                q += 1;
             }
             total = _mm256_add_epi32(total, _mm256_madd_epi16(sum, ones));
-            q = stop;
         }
         total
     }
@@ -210,7 +209,7 @@ unsafe fn every_fourth_row(rows: RowsAt, first: usize) -> __m256i {
 #[inline(always)]
 unsafe fn broadcast(acts: *const i8, q: usize) -> __m256i {
     // SAFETY: as the caller promises; the load needs no alignment.
-    unsafe { _mm256_set1_epi32(acts.cast::<i32>().add(q).read_unaligned()) }
+    unsafe { _mm256_set1_epi32(i32::from_le_bytes(*acts.add(4 * q).cast::<[u8; 4]>())) }
 }
 
 /// Four bytes each of rows `first..first + 4`.
@@ -221,11 +220,11 @@ unsafe fn broadcast(acts: *const i8, q: usize) -> __m256i {
 pub(super) unsafe fn four_dwords(rows: RowsAt, first: usize) -> __m128i {
     // SAFETY: as the caller promises; the loads need no alignment.
     unsafe {
-        let at = rows.base.add(first * rows.stride).cast::<i32>();
-        let a = at.read_unaligned();
-        let b = at.byte_add(rows.stride).read_unaligned();
-        let c = at.byte_add(2 * rows.stride).read_unaligned();
-        let d = at.byte_add(3 * rows.stride).read_unaligned();
+        let at = rows.base.add(first * rows.stride).cast::<[u8; 4]>();
+        let a = i32::from_le_bytes(*at);
+        let b = i32::from_le_bytes(*at.byte_add(rows.stride));
+        let c = i32::from_le_bytes(*at.byte_add(2 * rows.stride));
+        let d = i32::from_le_bytes(*at.byte_add(3 * rows.stride));
         _mm_set_epi32(d, c, b, a)
     }
 }

@@ -134,8 +134,8 @@ impl RowLanes for Avx512 {
                 if F::OFFSET != 0 {
                     a = self.weigh_sums(sums, -F::OFFSET, -F::OFFSET);
                 }
-                for q in 0..8 {
-                    a = _mm512_dpbusd_epi32(a, codes[q], broadcast(acts, q));
+                for (q, codes) in codes.iter().enumerate() {
+                    a = _mm512_dpbusd_epi32(a, *codes, broadcast(acts, q));
                 }
             }
             [a, b]
@@ -166,5 +166,5 @@ unsafe fn every_fourth_row(rows: RowsAt, first: usize) -> __m512i {
 #[inline(always)]
 unsafe fn broadcast(acts: *const i8, q: usize) -> __m512i {
     // SAFETY: as the caller promises; the load needs no alignment.
-    unsafe { _mm512_set1_epi32(acts.cast::<i32>().add(q).read_unaligned()) }
+    unsafe { _mm512_set1_epi32(i32::from_le_bytes(*acts.add(4 * q).cast::<[u8; 4]>())) }
 }
