@@ -27,15 +27,34 @@ impl BudgetOrigin {
 
 /// How long a brick may take per token: one number with two views, `µs/token` and `tok/s`, whose product is 10⁶.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct TokenBudget {
     us_per_token: f64,
     origin: BudgetOrigin,
 }
 
+/// A budget as a file has it, before it is checked.
+#[derive(Deserialize)]
+struct Written {
+    us_per_token: f64,
+    origin: BudgetOrigin,
+}
+
+impl TryFrom<Written> for TokenBudget {
+    type Error = String;
+
+    fn try_from(w: Written) -> Result<Self, String> {
+        Self::from_latency(w.us_per_token, w.origin).ok_or_else(|| {
+            format!("budget: expected a positive, finite number of microseconds, found {}", w.us_per_token)
+        })
+    }
+}
+
 impl TokenBudget {
-    /// A budget from a latency in microseconds per token; `None` unless finite and positive.
+    /// A budget from a latency in microseconds per token; `None` unless it and its inverse are finite and positive.
     pub fn from_latency(us_per_token: f64, origin: BudgetOrigin) -> Option<Self> {
-        (us_per_token.is_finite() && us_per_token > 0.0).then_some(Self { us_per_token, origin })
+        let finite = us_per_token.is_finite() && (1e6 / us_per_token).is_finite();
+        (finite && us_per_token > 0.0).then_some(Self { us_per_token, origin })
     }
 
     /// A budget from a throughput in tokens per second; `None` unless finite and positive.

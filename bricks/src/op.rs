@@ -544,19 +544,11 @@ impl Op {
 }
 
 fn check_rope(spec: &RopeSpec, head_dim: usize) -> Result<(), OpError> {
-    if spec.dims == 0 || !spec.dims.is_multiple_of(2) || spec.dims > head_dim {
+    spec.check().map_err(|e| OpError::Parameters(e.to_string()))?;
+    if spec.dims > head_dim {
         return Err(OpError::Parameters(format!(
-            "rotary dims must be even, positive and at most head_dim {head_dim}, found {}",
+            "rotary dims: expected at most head_dim {head_dim}, found {}",
             spec.dims
-        )));
-    }
-    if let Some(f) = &spec.freq_factors
-        && f.len() != spec.dims / 2
-    {
-        return Err(OpError::Parameters(format!(
-            "expected {} rope frequency factors, found {}",
-            spec.dims / 2,
-            f.len()
         )));
     }
     Ok(())

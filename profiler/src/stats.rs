@@ -134,9 +134,9 @@ mod tests {
         let (mut a, mut b, mut all) = (Totals::default(), Totals::default(), Totals::default());
         for (i, ns) in [5, 0, 7, 100, 3].into_iter().enumerate() {
             if i % 2 == 0 {
-                a.record(ns)
+                a.record(ns);
             } else {
-                b.record(ns)
+                b.record(ns);
             }
             all.record(ns);
         }

@@ -1,8 +1,16 @@
-//! Plans for unit tests.
+//! Plans, recordings and profiles for unit tests.
 
-use bricks::{ActKind, AttentionSpec, BrickKind, DType, LinearPart, Op, PortType, Rows, WeightShape};
+use bricks::{
+    ActKind, AttentionSpec, BrickKind, BudgetPolicy, DType, Extent, LinearPart, Op, PortType, Rows, WeightShape,
+};
 
-use crate::step::StepInfo;
+use crate::budget::{BudgetTable, Roofline};
+use crate::clock::{ClockPrecision, ManualClock};
+use crate::machine::Machine;
+use crate::machine::tests::machine;
+use crate::profile::{BuildInfo, ModelInfo, Profile, ProfileInputs, RunInfo};
+use crate::record::{BrickProfiler, Recorder, SyncMode};
+use crate::step::{Phase, StepInfo};
 
 /// Width of the residual stream of [`plan`].
 const D: usize = 256;
@@ -101,4 +109,78 @@ pub(crate) fn plan(layers: u32) -> Vec<StepInfo> {
         s.bricks = vec![i as u32];
     }
     steps
+}
+
+/// A recording of [`plan`]`(2)` on a clock that does what it is told: a prompt of 16 tokens, then five decoded ones, the
+/// third of which was disturbed.
+pub(crate) fn recording(mode: SyncMode) -> BrickProfiler<ManualClock> {
+    let steps = plan(2);
+    let mut recording = BrickProfiler::with_clock(&steps, 4, mode, ManualClock::new());
+    let mut forward = |tokens: u64, context, phase, scale: u64| {
+        recording.begin_forward(&Extent::one_sequence(tokens, context, 1), phase);
+        for (i, step) in steps.iter().enumerate() {
+            let ns = match step.kind {
+                BrickKind::LmHead => 9_000,
+                BrickKind::RmsNorm | BrickKind::FinalNorm => 150,
+                BrickKind::Activation => 40,
+                _ => 2_000,
+            };
+            recording.clock().advance(ns * scale);
+            recording.step_done(i);
+        }
+        recording.clock().advance(300);
+        recording.end_forward();
+        recording.record_external(BrickKind::Sample, 700);
+        recording.clock().advance(1_000);
+    };
+    forward(16, 16, Phase::Prefill, 5);
+    for (i, scale) in [10, 11, 40, 11, 10].into_iter().enumerate() {
+        forward(1, 17 + i as u64, Phase::Decode, scale);
+    }
+    recording
+}
+
+/// The profile of [`recording`] on the machine of round numbers, against its roofline.
+pub(crate) fn profile() -> Profile {
+    profile_in(SyncMode::Immediate)
+}
+
+/// The same in another mode.
+pub(crate) fn profile_in(mode: SyncMode) -> Profile {
+    let machine = machine();
+    let mut recording = recording(mode);
+    let budgets = BudgetTable::from(Roofline::new(&machine, recording.steps(), 2));
+    profile_against(&mut recording, Some(&budgets), Some(&machine))
+}
+
+/// The profile of a recording with these budgets.
+pub(crate) fn profile_against(
+    recording: &mut BrickProfiler<ManualClock>,
+    budgets: Option<&BudgetTable>,
+    machine: Option<&Machine>,
+) -> Profile {
+    let inputs = ProfileInputs {
+        model: ModelInfo {
+            name: "tiny".into(),
+            architecture: Some("llama".into()),
+            quantization: Some("Q4_K".into()),
+            file_bytes: Some(1_000_000),
+            sha256: None,
+        },
+        build: BuildInfo { version: "0.1.0".into(), target: "x86_64-linux".into(), debug_assertions: false },
+        run: RunInfo {
+            backend: "cpu avx512-vnni".into(),
+            threads: 2,
+            sequences: 1,
+            prompt_tokens: 16,
+            generated_tokens: 5,
+            warmup_forwards: 0,
+            timestamp: Some("2026-01-02T03:04:05Z".into()),
+        },
+        clock: ClockPrecision { resolution_ns: 50, read_ns: 22.5 },
+        machine,
+        budgets,
+        policy: BudgetPolicy::Report,
+    };
+    Profile::new(recording, inputs)
 }

@@ -243,6 +243,11 @@ impl Engine {
         &self.plan
     }
 
+    /// The plan, to break it on purpose.
+    pub(crate) fn plan_mut(&mut self) -> &mut Plan {
+        &mut self.plan
+    }
+
     /// Rows of the vocabulary.
     pub fn vocab(&self) -> usize {
         self.vocab

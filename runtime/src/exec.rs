@@ -4,11 +4,11 @@
 //! thread only, and results never depend on the cut: each output is computed whole, in one fixed order, by one thread.
 
 use bricks::cpu::gang::Member;
-use bricks::cpu::linear::Output;
-use bricks::cpu::{self, SimdLevel, attention};
+use bricks::cpu::linear::{Acts, Matrix, Q8Acts, RawOut};
+use bricks::cpu::attention::{AttentionGroup, KvPage};
+use bricks::cpu::{self, SimdLevel};
 use bricks::quant::q8::Q8RowMut;
-use bricks::quant::q8::Q8Rows;
-use bricks::{ActKind, Rows};
+use bricks::Rows;
 use half::f16;
 
 use crate::arena::Arena;
@@ -76,45 +76,40 @@ impl<'a> Call<'a> {
     pub(crate) fn step(&self, step: &Step, m: &Member<'_>) {
         match &step.kind {
             StepKind::Input => self.input(m),
-            StepKind::Embed { table, row_bytes, dtype, scale, dst } => {
+            StepKind::Embed { table, dtype, scale, dst } => {
                 let bytes = self.weights.bytes(*table);
                 self.each_row(m, self.rows.len(), |t| {
-                    let at = self.rows[t].token as usize * row_bytes;
-                    let out = self.row_mut(*dst, t);
-                    bricks::quant::decode_row(*dtype, &bytes[at..at + row_bytes], out)
-                        .expect("invariant: lowering checked the table's shape");
-                    if *scale != 1.0 {
-                        out.iter_mut().for_each(|x| *x *= scale);
-                    }
+                    let token = self.rows[t].token as usize;
+                    ok(cpu::embed_row(*dtype, bytes, token, *scale, self.row_mut(*dst, t)));
                 });
             }
             StepKind::RmsNorm { src, gain, eps, rows, dst, q8 } => {
                 self.each_row(m, self.count(*rows), |t| {
                     let from = if *rows == Rows::Wanted { self.wanted[t] } else { t };
                     let out = self.row_mut(*dst, t);
-                    cpu::rms_norm_row(self.simd(), self.row(*src, from), gain, *eps, out);
+                    ok(cpu::rms_norm_row(self.simd(), self.row(*src, from), gain, *eps, out));
                     self.quantize(q8.as_ref(), t, 0, out);
                 });
             }
             StepKind::AddRmsNorm { a, b, gain, eps, sum, dst, q8 } => {
                 self.each_row(m, self.rows.len(), |t| {
                     let s = self.row_mut(*sum, t);
-                    cpu::add_row(self.simd(), self.row(*a, t), self.row(*b, t), s);
+                    ok(cpu::add_row(self.simd(), self.row(*a, t), self.row(*b, t), s));
                     let out = self.row_mut(*dst, t);
-                    cpu::rms_norm_row(self.simd(), s, gain, *eps, out);
+                    ok(cpu::rms_norm_row(self.simd(), s, gain, *eps, out));
                     self.quantize(q8.as_ref(), t, 0, out);
                 });
             }
             StepKind::Quantize { src, rows, q8 } => {
                 self.each_row(m, self.count(*rows), |t| self.quantize(Some(q8), t, 0, self.row(*src, t)));
             }
-            StepKind::Linear { matrices, rows } => self.linear(m, matrices, self.count(*rows)),
+            StepKind::Linear { matrices, rows, .. } => self.linear(m, matrices, self.count(*rows)),
             StepKind::Rope { src, dst, head_dim, style, table } => {
                 self.each_row(m, self.rows.len(), |t| {
                     let out = self.row_mut(*dst, t);
                     out.copy_from_slice(self.row(*src, t));
                     let (cos, sin) = self.rotation(*table, t);
-                    cpu::rope_row(self.simd(), out, *head_dim, *style, cos, sin);
+                    ok(cpu::rope_row(self.simd(), *style, out, *head_dim, cos, sin));
                 });
             }
             StepKind::KvWrite { layer, k, v, n_kv_heads, head_dim, rope } => {
@@ -124,10 +119,10 @@ impl<'a> Call<'a> {
                     rotated.copy_from_slice(self.row(*k, t));
                     if let Some(r) = rope {
                         let (cos, sin) = self.rotation(r.table, t);
-                        cpu::rope_row(self.simd(), rotated, *head_dim, r.style, cos, sin);
+                        ok(cpu::rope_row(self.simd(), r.style, rotated, *head_dim, cos, sin));
                         let q = self.row_mut(r.q_out, t);
                         q.copy_from_slice(self.row(r.q, t));
-                        cpu::rope_row(self.simd(), q, *head_dim, r.style, cos, sin);
+                        ok(cpu::rope_row(self.simd(), r.style, q, *head_dim, cos, sin));
                     }
                     self.write_kv(*layer, t, *n_kv_heads, *head_dim, rotated, self.row(*v, t));
                 });
@@ -153,7 +148,7 @@ impl<'a> Call<'a> {
             }
             StepKind::Add { a, b, dst } => {
                 self.each_row(m, self.rows.len(), |t| {
-                    cpu::add_row(self.simd(), self.row(*a, t), self.row(*b, t), self.row_mut(*dst, t));
+                    ok(cpu::add_row(self.simd(), self.row(*a, t), self.row(*b, t), self.row_mut(*dst, t)));
                 });
             }
             StepKind::GatedActivation { gate, up, act, dst, q8 } => {
@@ -166,10 +161,7 @@ impl<'a> Call<'a> {
                         // SAFETY: item (t, from) belongs to this thread; its columns are written by nobody else.
                         let out = unsafe { self.arena.slice_mut::<f32>(dst.offset + 4 * (t * dst.width + from), n) };
                         let (g, u) = (&self.row(*gate, t)[from..from + n], &self.row(*up, t)[from..from + n]);
-                        match act {
-                            ActKind::Silu => cpu::silu_mul(self.simd(), g, u, out),
-                            ActKind::GeluTanh => cpu::gelu_tanh_mul(self.simd(), g, u, out),
-                        }
+                        ok(cpu::gated_activation(self.simd(), *act, g, u, out));
                         self.quantize(q8.as_ref(), t, from, out);
                     }
                 }
@@ -181,7 +173,7 @@ impl<'a> Call<'a> {
     fn input(&self, m: &Member<'_>) {
         self.each_row(m, self.rows.len(), |t| {
             for table in &self.plan.rope_tables {
-                let position = self.rows[t].position;
+                let position = self.rows[t].position as u32;
                 table.frequencies.cos_sin(position, self.row_mut(table.cos, t), self.row_mut(table.sin, t));
             }
         });
@@ -235,7 +227,7 @@ impl<'a> Call<'a> {
             )
         };
         let mut row = Q8RowMut::new(codes, scales, sums).expect("invariant: planes of one width");
-        cpu::quantize_row(self.simd(), values, &mut row);
+        ok(cpu::quantize_row(self.simd(), values, &mut row));
     }
 
     fn linear(&self, m: &Member<'_>, matrices: &[LinearMatrix], rows: usize) {
@@ -257,33 +249,29 @@ impl<'a> Call<'a> {
     }
 
     fn matrix(&self, x: &LinearMatrix, outputs: std::ops::Range<usize>, rows: usize) {
-        let bytes = self.weights.bytes(x.weight);
-        // SAFETY: these output columns belong to this thread; every row of the batch has room for `dst.width` of them.
-        let out = unsafe { Output::new(self.arena.ptr::<f32>(x.dst.offset), x.dst.width, rows) };
-        let bias = x.bias.as_deref();
-        match x.src {
+        let (acts, cols) = match x.src {
             LinearInput::Q8(q) => {
                 let blocks = q.width / 32;
                 // SAFETY: written by an earlier step, read-only in this one.
                 let acts = unsafe {
-                    Q8Rows::new(
+                    Q8Acts::new(
                         q.width,
                         self.arena.slice::<i8>(q.codes, rows * q.width),
                         self.arena.slice::<f32>(q.scales, rows * blocks),
                         self.arena.slice::<[i16; 2]>(q.sums, rows * blocks),
                     )
                 };
-                let acts = acts.expect("invariant: planes of one width");
-                // SAFETY: disjoint outputs per thread, as above.
-                unsafe { x.kernel.run_q8(bytes, acts, outputs, bias, out) };
+                (Acts::Q8(acts.expect("invariant: planes of one width")), q.width)
             }
-            LinearInput::F32(s) => {
-                // SAFETY: written by an earlier step, read-only in this one.
-                let acts = unsafe { self.arena.slice::<f32>(s.offset, rows * s.width) };
-                // SAFETY: disjoint outputs per thread, as above.
-                unsafe { x.kernel.run_f32(bytes, acts, s.width, outputs, bias, out) };
-            }
-        }
+            // SAFETY: written by an earlier step, read-only in this one.
+            LinearInput::F32(s) => (Acts::F32(unsafe { self.arena.slice::<f32>(s.offset, rows * s.width) }), s.width),
+        };
+        let weight = self.weights.bytes(x.weight);
+        let matrix = Matrix { weight, rows: x.rows, cols, bias: x.bias.as_deref() };
+        let out = RawOut { ptr: self.arena.ptr::<f32>(x.dst.offset), stride: x.dst.width };
+        // SAFETY: these output columns of the batch's rows belong to this thread until the next barrier, and the slot has
+        // room for `max_rows` rows of `stride` outputs.
+        ok(unsafe { x.kernel.rows(&matrix, outputs, acts, out) });
     }
 
     /// Stores one row's keys and values at its position.
@@ -298,7 +286,7 @@ impl<'a> Call<'a> {
                 // SAFETY: in bounds (asserted); this position of this sequence is written by the thread that took row `t`
                 // and by nobody else, and read only after the next barrier.
                 let dst = unsafe { std::slice::from_raw_parts_mut(self.kv_memory.ptr.add(at), head_dim) };
-                cpu::f32_to_f16(self.simd(), &src[h * head_dim..(h + 1) * head_dim], dst);
+                ok(cpu::f32_to_f16(self.simd(), &src[h * head_dim..(h + 1) * head_dim], dst));
             }
         }
     }
@@ -326,13 +314,33 @@ impl<'a> Call<'a> {
             // SAFETY: in bounds (asserted); positions below `end` were written before the last barrier, and no thread writes
             // the cache during attention. Positions of the page beyond `end` are never read by the kernel.
             unsafe {
-                (
-                    std::slice::from_raw_parts(self.kv_memory.ptr.add(at), page_len),
-                    std::slice::from_raw_parts(self.kv_memory.ptr.add(v), page_len),
-                )
+                Some(KvPage {
+                    keys: std::slice::from_raw_parts(self.kv_memory.ptr.add(at), page_len),
+                    values: std::slice::from_raw_parts(self.kv_memory.ptr.add(v), page_len),
+                })
             }
         };
-        attention::attend(self.simd(), spec, query, start..end, BLOCK, page, out, scratch);
+        let kernel = group_attention(spec);
+        ok(kernel.run(self.simd(), query, start..end, page, scratch, out));
+    }
+}
+
+/// Kernels check what they are given; lowering and placement see to it that they never object. A violation is a bug, and
+/// ends the call (see [`bricks::cpu::gang`]).
+fn ok(result: Result<(), cpu::KernelError>) {
+    if let Err(e) = result {
+        panic!("invariant: the plan's buffers have the shapes its kernels want: {e}");
+    }
+}
+
+/// Attention of the query heads that share a KV head.
+pub(crate) fn group_attention(spec: &bricks::AttentionSpec) -> AttentionGroup {
+    AttentionGroup {
+        heads: spec.n_heads / spec.n_kv_heads,
+        head_dim: spec.head_dim,
+        page_len: BLOCK,
+        scale: spec.scale,
+        softcap: spec.softcap,
     }
 }
 

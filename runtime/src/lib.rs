@@ -2,15 +2,21 @@
 
 pub mod arena;
 pub mod batch;
+pub mod check;
 pub mod engine;
 mod exec;
 pub mod kv;
+pub mod model;
 pub mod plan;
 pub mod sampler;
+pub mod session;
+pub mod stop;
 pub mod weights;
 
 pub use batch::{Batch, Row};
 pub use engine::{Engine, EngineError, EngineOptions, Logits};
 pub use kv::{KvCache, KvError, SequenceId};
+pub use model::{LoadError, Model};
 pub use sampler::{Sampler, SamplerError, SamplerOptions};
+pub use session::{FinishReason, GenerateError, GenerateOptions, Generation, Session};
 pub use weights::Weights;

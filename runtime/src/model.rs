@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use brick_graphs::{Graph, WeightId};
+use brick_graphs::{Graph, WeightId, passes};
 use brick_models::arch::{ArchError, ArchSpec};
 use brick_models::build::{BuildError, build_graph};
 use brick_models::chat::{ChatError, ChatTemplate};
 use brick_models::format::gguf::{Gguf, GgufError, TensorInfo};
-use brick_models::tokenizer::{Tokenizer, TokenizerError};
+use brick_models::tokenizer::{Tokenizer, VocabError};
 
 use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::weights::Weights;
@@ -57,7 +57,17 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: TokenizerError,
+        source: VocabError,
+    },
+    /// Tokenizer and embedding table do not belong together.
+    #[error("{path}: the tokenizer has {tokens} tokens, the embedding table {rows} rows; expected the same number")]
+    VocabSize {
+        /// The file.
+        path: PathBuf,
+        /// Tokens of the tokenizer.
+        tokens: usize,
+        /// Rows of the embedding table.
+        rows: usize,
     },
     /// The chat template.
     #[error("{path}: {source}")]
@@ -118,7 +128,7 @@ impl Model {
         let path = gguf.path().map_or_else(|| PathBuf::from("<memory>"), Path::to_path_buf);
         // The vocabulary takes longest: read it while graph and weights are prepared.
         let (tokenizer, rest) = std::thread::scope(|s| {
-            let tokenizer = s.spawn(|| Tokenizer::from_gguf(&gguf));
+            let tokenizer = s.spawn(|| Tokenizer::from_gguf(&gguf.metadata()));
             let rest = Self::graph_and_weights(&gguf, &path);
             (tokenizer.join(), rest)
         });
@@ -127,10 +137,10 @@ impl Model {
             Ok(t) => t.map_err(|source| LoadError::Tokenizer { path: path.clone(), source })?,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        tokenizer
-            .check_vocab(spec.vocab)
-            .map_err(|source| LoadError::Tokenizer { path: path.clone(), source })?;
-        let chat = ChatTemplate::from_gguf(&gguf, &tokenizer)
+        if tokenizer.vocab_size() != spec.vocab {
+            return Err(LoadError::VocabSize { path, tokens: tokenizer.vocab_size(), rows: spec.vocab });
+        }
+        let chat = ChatTemplate::from_gguf(&gguf.metadata(), &tokenizer)
             .map_err(|source| LoadError::Chat { path: path.clone(), source })?;
         Ok(Self { gguf, spec, graph, fused, tokenizer, chat, weights: Arc::new(weights) })
     }
@@ -138,11 +148,11 @@ impl Model {
     fn graph_and_weights(gguf: &Arc<Gguf>, path: &Path) -> Result<(ArchSpec, Graph, Graph, MappedWeights), LoadError> {
         let path = || path.to_path_buf();
         let spec = ArchSpec::from_gguf(gguf).map_err(|source| LoadError::Arch { path: path(), source })?;
-        let shape_of = |name: &str| gguf.tensor(name).and_then(TensorInfo::weight_shape);
+        let shape_of = |name: &str| gguf.tensor(name).and_then(|t| t.shape().ok());
         let graph =
             build_graph(&spec, &shape_of).map_err(|source| LoadError::Build { path: path(), source })?;
         let fused =
-            brick_graphs::passes::fuse_all(&graph).map_err(|source| LoadError::Graph { path: path(), source })?;
+            passes::fuse_all(&graph).map_err(|source| LoadError::Graph { path: path(), source })?;
         let mut tensors = Vec::with_capacity(fused.weights().len());
         for w in fused.weights() {
             let tensor = gguf.require(&w.name).and_then(|t| gguf.bytes(t).map(|_| t.clone()));

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use brick_models::tokenizer::{StreamDecoder, Tokenizer};
+use brick_models::tokenizer::{DecodeOptions, StreamDecoder, Tokenizer, UnknownToken};
 use brick_profiler::Recorder;
 use bricks::BrickKind;
 use serde::Serialize;
@@ -137,7 +137,7 @@ pub enum GenerateError {
     Sampler(#[from] SamplerError),
     /// A generated token has no text: model and tokenizer do not belong together.
     #[error(transparent)]
-    Tokenizer(#[from] brick_models::tokenizer::TokenizerError),
+    Tokenizer(#[from] UnknownToken),
 }
 
 /// An engine, a tokenizer, and one sequence with its history.
@@ -332,7 +332,7 @@ impl<'m> Session<'m> {
 /// Collects tokens, text and log-probabilities.
 struct Output<'a> {
     tokenizer: &'a Tokenizer,
-    decoder: StreamDecoder<'a>,
+    decoder: StreamDecoder<&'a Tokenizer>,
     filter: StopFilter,
     ignore_eos: bool,
     on_text: &'a mut dyn FnMut(&str),
@@ -345,7 +345,7 @@ impl<'a> Output<'a> {
     fn new(tokenizer: &'a Tokenizer, options: &GenerateOptions, on_text: &'a mut dyn FnMut(&str)) -> Self {
         Self {
             tokenizer,
-            decoder: tokenizer.stream_decoder(),
+            decoder: StreamDecoder::new(tokenizer, DecodeOptions { skip_special: true, keep_space_prefix: true }),
             filter: StopFilter::new(&options.stop),
             ignore_eos: options.ignore_eos,
             on_text,
@@ -384,7 +384,7 @@ impl<'a> Output<'a> {
     fn finish(mut self, finish: FinishReason, timings: Timings) -> Result<Generation, GenerateError> {
         if !matches!(finish, FinishReason::Stop(_)) {
             // Bytes of an unfinished character, then text that could have become a stop string.
-            let tail = self.decoder.finish().map(|t| t.to_string());
+            let tail = self.decoder.finish().map(str::to_owned);
             if let Some(tail) = tail {
                 match self.filter.push(&tail) {
                     StopOutcome::Text(t) | StopOutcome::Stopped(t, _) => self.emit(&t),

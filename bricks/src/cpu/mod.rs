@@ -18,6 +18,7 @@
 compile_error!("kernels read the little-endian blocks of model files in place");
 
 pub mod attention;
+pub mod gang;
 mod embed;
 mod error;
 mod level;

@@ -18,15 +18,16 @@ pub struct AsciiOptions {
 
 /// The graph as a tree, one brick per line: name, kind, operation, output types, cost, weights. Costs are derived.
 ///
-/// Columns are as wide as their widest entry. `moves` is all bytes read and written, weights included.
+/// Columns are as wide as their widest entry. `moves` is all bytes read and
+/// written, weights included; `iop` are integer operations, a multiply-add counts as two.
 pub fn ascii(graph: &Graph, options: &AsciiOptions) -> String {
     let e = &options.extent;
     let groups = groups(graph);
-    let columns = Columns::of(graph, &groups);
+    let columns = Columns::of(graph, e);
     let mut out = format!(
-        "model  {} bricks, {} weights of {}; derived for T = {}, L = {}, S = {}: {}\n",
-        graph.len(),
-        graph.weights().len(),
+        "model  {}, {} of {}; derived for T = {}, L = {}, S = {}: {}\n",
+        count(graph.len(), "brick"),
+        count(graph.weights().len(), "weight"),
         bytes(graph.stored_weight_bytes()),
         e.tokens,
         e.wanted,
@@ -45,7 +46,7 @@ pub fn ascii(graph: &Graph, options: &AsciiOptions) -> String {
                 let (branch, indent) =
                     if last && like == 1 { ("└── ", "    ") } else { ("├── ", "│   ") };
                 // Writing to a String cannot fail, here and below.
-                let _ = writeln!(out, "{branch}layer {layer}  {} bricks: {}", bricks.len(), cost_text(&total));
+                let _ = writeln!(out, "{branch}layer {layer}  {}: {}", count(bricks.len(), "brick"), cost_text(&total));
                 for (n, b) in bricks.iter().enumerate() {
                     let branch = if n + 1 == bricks.len() { "└── " } else { "├── " };
                     columns.line(&mut out, graph, b, &format!("{indent}{branch}"), e);
@@ -73,24 +74,22 @@ struct Columns {
     cost: usize,
 }
 
-const COST_WIDTH: usize = 44;
-
 impl Columns {
-    fn of(graph: &Graph, groups: &[Group<'_>]) -> Self {
+    fn of(graph: &Graph, e: &Extent) -> Self {
         let widest = |f: &dyn Fn(&Brick) -> usize| graph.bricks().map(f).max().unwrap_or(0);
-        let indent = |b: &Brick| if b.layer.is_some() && !groups.is_empty() { 8 } else { 4 };
+        let indent = |b: &Brick| if b.layer.is_some() { 8 } else { 4 };
         Self {
             name: widest(&|b| indent(b) + printable(&b.name).chars().count()),
             op: widest(&|b| b.op.name().len()),
             outputs: widest(&|b| outputs_text(graph, b).len()),
-            cost: COST_WIDTH,
+            cost: widest(&|b| cost_text(&graph.cost(b.id, e)).len()),
         }
     }
 
     fn line(&self, out: &mut String, graph: &Graph, b: &Brick, lead: &str, e: &Extent) {
         let name = format!("{lead}{}", printable(&b.name));
         let line = format!(
-            "{name:<0$}  {1:<9}  {2:<3$}  {4:<5$}  {6:<7$}  {8}",
+            "{name:<0$}  {1:<10}  {2:<3$}  {4:<5$}  {6:<7$}  {8}",
             self.name,
             b.kind,
             b.op.name(),
@@ -128,12 +127,16 @@ fn run_of_equals(graph: &Graph, groups: &[Group<'_>], e: &Extent) -> usize {
 
 fn cost_text(c: &Cost) -> String {
     let mut s = format!("moves {}", bytes(c.bytes()));
-    for (n, unit) in [(c.int_ops, "int"), (c.flops, "flop")] {
+    for (n, unit) in [(c.int_ops, "iop"), (c.flops, "flop")] {
         if n > 0 {
             let _ = write!(s, ", {}", scaled(n, unit));
         }
     }
     s
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 fn bytes(n: u64) -> String {
@@ -161,14 +164,15 @@ fn scaled(n: u64, unit: &str) -> String {
 
 /// The name with control characters written out, so that it stays on its line.
 fn printable(name: &str) -> String {
-    name.chars().fold(String::with_capacity(name.len()), |mut s, c| {
+    let mut s = String::with_capacity(name.len());
+    for c in name.chars() {
         if c.is_control() {
-            s.extend(c.escape_unicode())
+            s.extend(c.escape_unicode());
         } else {
-            s.push(c)
+            s.push(c);
         }
-        s
-    })
+    }
+    s
 }
 
 #[cfg(test)]

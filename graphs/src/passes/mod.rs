@@ -17,7 +17,7 @@ mod rope;
 pub use cost::{CostTable, cost_table};
 pub use linear::{fuse_gate_up, fuse_qkv};
 pub use liveness::{Interval, Liveness, liveness};
-pub use place::{ALIGN, MaxRows, Placement, Slot, place, place_without_reuse};
+pub use place::{ALIGN, Buffer, MaxRows, Packing, Placement, Slot, pack, place, place_without_reuse};
 pub use residual::fuse_residual_norm;
 pub use rope::fuse_rope_kv;
 
@@ -99,6 +99,16 @@ pub fn run_all(graph: &Graph, max_rows: MaxRows) -> Result<Compiled, GraphError>
     run(graph, pipeline(), max_rows)
 }
 
+/// All rewrites of the pipeline: the graph that is lowered. Weights keep their ids.
+///
+/// # Errors
+/// As [`run_until`].
+pub fn fuse_all(graph: &Graph) -> Result<Graph, GraphError> {
+    let rewrites: Vec<Pass> = pipeline().iter().filter(|p| matches!(p.run, Run::Rewrite(_))).copied().collect();
+    // No rewrite looks at the size of a batch.
+    Ok(run(graph, &rewrites, MaxRows { tokens: 0, wanted: 0 })?.graph)
+}
+
 fn run(graph: &Graph, passes: &[Pass], max_rows: MaxRows) -> Result<Compiled, GraphError> {
     let mut terms = Terms::new();
     let meaning = terms.meaning(graph);
@@ -126,4 +136,48 @@ fn value_name(graph: &Graph, id: ValueId) -> String {
     let v = graph.value(id);
     let b = graph.brick(v.producer);
     if b.outputs.len() == 1 { b.name.clone() } else { format!("{}:{}", b.name, v.port) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bricks::{BrickKind, DType, Op, Rows, WeightShape};
+
+    use super::*;
+    use crate::assemble::assemble;
+    use crate::builder::GraphBuilder;
+
+    fn graph() -> Graph {
+        let mut b = GraphBuilder::new();
+        let tokens = b.push("tokens", BrickKind::Custom, None, Op::Input, &[], &[]);
+        let table = b.weight("table", WeightShape { dtype: DType::F32, rows: 4, cols: 8 });
+        let gain = b.weight("gain", WeightShape { dtype: DType::F32, rows: 1, cols: 8 });
+        let x = b.push("embed", BrickKind::Embed, None, Op::Embed { scale: 1.0 }, &[tokens.out()], &[table]);
+        let norm = Op::RmsNorm { eps: 1e-5, rows: Rows::All };
+        let y = b.push("norm", BrickKind::RmsNorm, None, norm, &[x.out()], &[gain]);
+        b.finish(y.out()).unwrap()
+    }
+
+    /// A rewrite that passes every check of types but computes something else.
+    fn forgetful(graph: &Graph) -> Result<Graph, GraphError> {
+        let mut drafts = graph.drafts();
+        for d in &mut drafts {
+            if let Op::RmsNorm { eps, .. } = &mut d.op {
+                *eps = 1e-6;
+            }
+        }
+        assemble(drafts, graph.weights().to_vec(), graph.source(graph.output()))
+    }
+
+    #[test]
+    fn a_rewrite_that_changes_the_meaning_is_found() {
+        let max_rows = MaxRows { tokens: 1, wanted: 1 };
+        let passes = |f| [Pass { name: "test", about: "", run: Run::Rewrite(f) }];
+        assert!(run(&graph(), &passes(validate), max_rows).is_ok());
+        let e = run(&graph(), &passes(forgetful), max_rows).unwrap_err();
+        assert_eq!(
+            e.to_string(),
+            "pass `test` changed the meaning of the graph: the output is another expression than before"
+        );
+    }
 }

@@ -99,35 +99,69 @@ impl Placement {
     }
 }
 
-/// Places all values in one arena such that values needed at the same time share no byte.
-///
-/// Largest first, each into the smallest gap that fits among those it overlaps in time (greedy by size with best fit;
-/// Pisarchyk and Lee, arXiv 2001.03288). Deterministic.
+/// Places all values in one arena such that values needed at the same time share no byte. See [`pack`].
 ///
 /// # Errors
 /// [`GraphError::Unplaceable`] when a size overflows or a value's size does not follow from the batch.
 pub fn place(graph: &Graph, live: &Liveness, max_rows: MaxRows) -> Result<Placement, GraphError> {
     let mut slots = sizes(graph, max_rows)?;
-    let size = |s: &Option<Slot>| s.map_or(0, |s| s.bytes);
-    let mut by_size: Vec<usize> = (0..slots.len()).filter(|i| size(&slots[*i]) > 0).collect();
-    by_size.sort_by_key(|i| (std::cmp::Reverse(size(&slots[*i])), *i));
-
-    let interval = |i: usize| live.interval(ValueId(i as u32));
-    let mut placed: Vec<usize> = Vec::with_capacity(by_size.len());
-    for &i in &by_size {
-        let mut busy: Vec<(usize, usize)> = placed
-            .iter()
-            .filter(|p| interval(**p).overlaps(interval(i)))
-            .filter_map(|p| slots[*p].map(|s| (s.offset, s.offset + s.bytes)))
-            .collect();
-        busy.sort_unstable();
-        if let Some(slot) = slots[i].as_mut() {
-            slot.offset = best_gap(&busy, slot.bytes);
-            slot.offset.checked_add(slot.bytes).ok_or_else(|| unplaceable(graph, i, max_rows))?;
+    let buffers: Vec<Buffer> = slots
+        .iter()
+        .zip(live.intervals())
+        .map(|(slot, i)| Buffer { bytes: slot.map_or(0, |s| s.bytes), first: i.first.index(), last: i.last.index() })
+        .collect();
+    let packing = pack(&buffers).ok_or_else(|| unplaceable(graph, graph.output().index(), max_rows))?;
+    for (slot, offset) in slots.iter_mut().zip(&packing.offsets) {
+        if let Some(s) = slot {
+            s.offset = *offset;
         }
-        placed.push(i);
     }
     finish(graph, live, max_rows, slots)
+}
+
+/// Something to be placed: a value of a graph, or working memory of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffer {
+    /// Size; rounded up to [`ALIGN`].
+    pub bytes: usize,
+    /// The first step that touches it.
+    pub first: usize,
+    /// The last step that touches it.
+    pub last: usize,
+}
+
+/// Where buffers lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packing {
+    /// Byte offset of each buffer, a multiple of [`ALIGN`].
+    pub offsets: Vec<usize>,
+    /// Bytes in all.
+    pub bytes: usize,
+}
+
+/// Packs buffers so that those which live at the same time share no byte; `None` when sizes overflow.
+///
+/// Largest first, each into the smallest gap that fits among those it overlaps in time (greedy by size with best fit;
+/// Pisarchyk and Lee, arXiv 2001.03288). Deterministic.
+pub fn pack(buffers: &[Buffer]) -> Option<Packing> {
+    let sizes: Vec<usize> =
+        buffers.iter().map(|b| b.bytes.checked_next_multiple_of(ALIGN)).collect::<Option<Vec<usize>>>()?;
+    let mut by_size: Vec<usize> = (0..sizes.len()).filter(|i| sizes[*i] > 0).collect();
+    by_size.sort_by_key(|i| (std::cmp::Reverse(sizes[*i]), *i));
+
+    let mut offsets = vec![0usize; sizes.len()];
+    let mut placed: Vec<usize> = Vec::with_capacity(by_size.len());
+    let mut bytes = 0;
+    for i in by_size {
+        let together = |p: &usize| buffers[*p].first <= buffers[i].last && buffers[i].first <= buffers[*p].last;
+        let mut busy: Vec<(usize, usize)> =
+            placed.iter().copied().filter(together).map(|p| (offsets[p], offsets[p] + sizes[p])).collect();
+        busy.sort_unstable();
+        offsets[i] = best_gap(&busy, sizes[i]);
+        bytes = bytes.max(offsets[i].checked_add(sizes[i])?);
+        placed.push(i);
+    }
+    Some(Packing { offsets, bytes })
 }
 
 /// Gives every value bytes of its own. For checking: a kernel that writes where it must not shows up as a difference

@@ -52,7 +52,7 @@ fn candidate(graph: &Graph, attention: &Brick) -> Option<Fusion> {
     members.sort_unstable();
     Some(Fusion {
         members,
-        name: joined_name(&[&rope_q.name, &rope_k.name, &write.name]),
+        name: joined_name(&[&joined_name(&[&rope_q.name, &rope_k.name]), &write.name]),
         kind: BrickKind::Rope,
         layer: write.layer,
         op: Op::RopeKvWrite { n_heads: *n_heads, n_kv_heads: *n_kv_heads, head_dim: *head_dim, spec: spec.clone() },

@@ -1,1 +1,3 @@
-//! To be written.
+//! File formats that carry models.
+
+pub mod gguf;

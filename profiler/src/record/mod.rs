@@ -2,11 +2,11 @@
 //!
 //! | module | content |
 //! | --- | --- |
-//! | [`recorder`] | the trait the scheduler is generic over; [`NoRecord`] |
-//! | [`layout`] | which steps share a clock read in which mode |
-//! | [`ring`] | raw times of the last forwards |
-//! | [`work`] | how much was asked of each step, for its static cost |
-//! | [`profiler`] | [`BrickProfiler`]: the hot path and exact totals |
+//! | `recorder` | the trait the scheduler is generic over; [`NoRecord`] |
+//! | `layout` | which steps share a clock read in which mode |
+//! | `ring` | raw times of the last forwards |
+//! | `work` | how much was asked of each step, for its static cost |
+//! | `profiler` | [`BrickProfiler`]: the hot path and exact totals |
 
 mod layout;
 mod profiler;

@@ -5,7 +5,7 @@ use bricks::{BrickCategory, BrickKind, Extent};
 use super::layout::{Layout, SyncMode};
 use super::recorder::Recorder;
 use super::ring::{ForwardSample, Head, NOT_RUN, Ring};
-use super::work::{Work, window_of};
+use super::work::{PlanWork, Work};
 use crate::clock::{Clock, TimeSource};
 use crate::stats::Totals;
 use crate::step::{Phase, StepInfo};
@@ -31,7 +31,6 @@ pub struct BrickProfiler<T: TimeSource = Clock> {
     mode: SyncMode,
     enabled: bool,
     steps: Vec<StepInfo>,
-    windows: Vec<Option<u64>>,
     layout: Layout,
     phases: [PhaseState; Phase::COUNT],
     /// The forward that is running.
@@ -57,7 +56,7 @@ struct PhaseState {
     totals: PhaseTotals,
     slots: Vec<Totals>,
     segments: Vec<Totals>,
-    work: Vec<Work>,
+    work: PlanWork,
     external: [Totals; BrickKind::COUNT],
     ring: Ring,
 }
@@ -101,7 +100,7 @@ impl<T: TimeSource> BrickProfiler<T> {
             totals: PhaseTotals::default(),
             slots: vec![Totals::default(); layout.slots()],
             segments: vec![Totals::default(); layout.segment_layers.len()],
-            work: vec![Work::default(); steps.len()],
+            work: PlanWork::new(steps),
             external: [Totals::default(); BrickKind::COUNT],
             ring: Ring::new(layout.slots(), rows),
         };
@@ -110,7 +109,6 @@ impl<T: TimeSource> BrickProfiler<T> {
             mode,
             enabled: mode != SyncMode::None,
             steps: steps.to_vec(),
-            windows: steps.iter().map(window_of).collect(),
             phases: [phase(), phase(), phase()],
             layout,
             open: None,
@@ -139,7 +137,7 @@ impl<T: TimeSource> BrickProfiler<T> {
             p.totals = PhaseTotals::default();
             p.slots.fill(Totals::default());
             p.segments.fill(Totals::default());
-            p.work.fill(Work::default());
+            p.work.clear();
             p.external = [Totals::default(); BrickKind::COUNT];
             p.ring.clear();
         }
@@ -167,7 +165,7 @@ impl<T: TimeSource> BrickProfiler<T> {
         let (extent, wall) = (head.extent, head.end_ns.saturating_sub(head.begin_ns));
         let mut last = head.begin_ns;
         let (times, _) = p.ring.row_mut(row);
-        let mut sum = 0;
+        let (mut sum, mut ran) = (0, 0);
         let mut segment: Option<(u32, u64)> = None;
         for (slot, time) in times.iter_mut().enumerate() {
             if *time == NOT_RUN {
@@ -177,6 +175,7 @@ impl<T: TimeSource> BrickProfiler<T> {
             last = *time;
             *time = ns;
             sum += ns;
+            ran += 1;
             p.slots[slot].record(ns);
             let id = self.layout.segment_of_slot[slot];
             match &mut segment {
@@ -191,10 +190,11 @@ impl<T: TimeSource> BrickProfiler<T> {
         if let Some((done, total)) = segment {
             p.segments[done as usize].record(total);
         }
-        for ((work, target), window) in p.work.iter_mut().zip(&self.layout.targets).zip(&self.windows) {
-            if times[target.slot as usize] != NOT_RUN {
-                work.add(&extent, *window);
-            }
+        if ran == times.len() {
+            p.work.add_whole(&extent);
+        } else {
+            let targets = &self.layout.targets;
+            p.work.add_partial(&extent, |step| times[targets[step].slot as usize] != NOT_RUN);
         }
         let t = &mut p.totals;
         t.forwards += 1;
@@ -300,6 +300,11 @@ impl<T: TimeSource> BrickProfiler<T> {
         self.mode
     }
 
+    /// The clock.
+    pub fn clock(&self) -> &T {
+        &self.clock
+    }
+
     /// The steps of the plan.
     pub fn steps(&self) -> &[StepInfo] {
         &self.steps
@@ -338,7 +343,7 @@ impl<T: TimeSource> BrickProfiler<T> {
 
     /// Work asked of a step, for its static cost.
     pub fn step_work(&self, phase: Phase, step: usize) -> Option<Work> {
-        self.phases[phase.index()].work.get(step).copied()
+        self.phases[phase.index()].work.step(step)
     }
 
     /// Exact totals of host work of a kind.

@@ -4,7 +4,7 @@
 
 use bricks::{BrickCategory, BrickKind, Extent};
 
-use super::{BrickProfiler, Recorder, SyncMode};
+use super::{BrickProfiler, PhaseTotals, Recorder, SyncMode};
 use crate::clock::ManualClock;
 use crate::step::{Phase, StepInfo};
 use crate::testing;
@@ -134,7 +134,7 @@ fn off_means_no_samples_and_no_clock_reads() {
         p.record_external(BrickKind::Sample, 5);
         p.finish();
         assert_eq!((clock.reads(), p.ignored_calls()), (0, 0));
-        assert_eq!(p.phase_totals(Phase::Decode), Default::default());
+        assert_eq!(p.phase_totals(Phase::Decode), PhaseTotals::default());
         assert_eq!(p.external_totals(Phase::Decode, BrickKind::Sample).count, 0);
     }
 }

@@ -1,2 +1,31 @@
-//! The `brick` command line.
-fn main() {}
+//! The `brick` command line: thin commands over the brick crates.
+//!
+//! Results go to standard output, everything else (progress, logs, statistics, errors) to standard error, so that output can
+//! be piped. Exit codes are listed in [`exit`].
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod exit;
+mod load;
+mod output;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Cli;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::set_color(cli.global.color);
+    if let Err(e) = output::init_logging(cli.global.log.as_deref()) {
+        return exit::report(&e);
+    }
+    match commands::dispatch(cli) {
+        Ok(code) => code,
+        Err(e) => exit::report(&e),
+    }
+}

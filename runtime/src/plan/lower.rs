@@ -1,14 +1,13 @@
 //! From graph to plan.
 
+use brick_graphs::passes::{Buffer, pack};
 use brick_graphs::{Brick, Graph, ValueId, WeightId};
 use brick_profiler::StepInfo;
 use bricks::cpu::linear::LinearKernel;
-use bricks::cpu::{SimdLevel, attention};
+use bricks::cpu::SimdLevel;
 use bricks::{Dim, Op, RopeSpec, Rows};
 
-use super::place::{Interval, place};
 use super::{FusedRope, LinearInput, LinearMatrix, Plan, Q8Slot, RopeTable, Slot, Step, StepKind};
-use crate::kv::BLOCK;
 use crate::weights::Weights;
 
 /// What a plan is made for.
@@ -79,12 +78,6 @@ pub fn lower(graph: &Graph, weights: &dyn Weights, options: &LowerOptions) -> Re
 
 /// Index into [`Lowering::buffers`].
 type BufferId = usize;
-
-struct Buffer {
-    bytes: usize,
-    first: usize,
-    last: usize,
-}
 
 #[derive(Clone, Copy)]
 struct F32Buffer {
@@ -202,21 +195,21 @@ impl Lowering<'_> {
     }
 
     /// Checks that a matrix's bytes are all there.
-    fn matrix_bytes(&self, brick: &Brick, weight: WeightId) -> Result<usize, LowerError> {
+    fn check_bytes(&self, brick: &Brick, weight: WeightId) -> Result<(), LowerError> {
         let info = self.graph.weight(weight);
         let (shape, found) = (info.shape, self.weights.bytes(weight).len());
-        let row = shape.dtype.row_bytes(shape.cols);
-        match row.and_then(|r| r.checked_mul(shape.rows).filter(|&n| n == found).map(|_| r)) {
-            Some(r) => Ok(r),
-            None => Err(LowerError::Weight {
-                brick: brick.name.clone(),
-                weight: info.name.clone(),
-                reason: format!(
-                    "expected {} rows of {} values in {}, found {found} bytes",
-                    shape.rows, shape.cols, shape.dtype
-                ),
-            }),
+        let expected = shape.dtype.row_bytes(shape.cols).and_then(|r| r.checked_mul(shape.rows));
+        if expected == Some(found) {
+            return Ok(());
         }
+        Err(LowerError::Weight {
+            brick: brick.name.clone(),
+            weight: info.name.clone(),
+            reason: format!(
+                "expected {} rows of {} values in {}, found {found} bytes",
+                shape.rows, shape.cols, shape.dtype
+            ),
+        })
     }
 
     fn rope_table(&mut self, spec: &RopeSpec) -> Result<usize, LowerError> {
@@ -255,9 +248,9 @@ impl Lowering<'_> {
             Op::Input => StepKind::Input,
             Op::Embed { scale } => {
                 let table = brick.weights[0];
-                let row_bytes = self.matrix_bytes(brick, table)?;
+                self.check_bytes(brick, table)?;
                 let dtype = self.graph.weight(table).shape.dtype;
-                StepKind::Embed { table, row_bytes, dtype, scale: *scale, dst: self.output(brick, 0)? }
+                StepKind::Embed { table, dtype, scale: *scale, dst: self.output(brick, 0)? }
             }
             Op::RmsNorm { eps, rows } => StepKind::RmsNorm {
                 src: self.input(brick, 0)?,
@@ -368,14 +361,22 @@ impl Lowering<'_> {
                 self.buffers[p].last = self.steps.len();
             }
         }
-        let f32_src = if any(true, self) { Some(self.input(brick, 0)?) } else { None };
+        // Kept alive only for float matrices and for checks.
+        let source = if any(true, self) || self.options.keep_values {
+            self.input(brick, 0)?
+        } else {
+            self.f32_of[v.index()].map(Self::slot).ok_or_else(|| LowerError::Brick {
+                brick: brick.name.clone(),
+                reason: "its input is not a buffer of activations".into(),
+            })?
+        };
         let mut matrices = Vec::with_capacity(parts.len());
         let mut dtypes: Vec<&str> = Vec::new();
         let mut at = 0;
         for (port, part) in parts.iter().enumerate() {
             let weight = brick.weights[at];
             at += 1;
-            self.matrix_bytes(brick, weight)?;
+            self.check_bytes(brick, weight)?;
             let shape = self.graph.weight(weight).shape;
             let bias = if part.bias {
                 at += 1;
@@ -384,7 +385,7 @@ impl Lowering<'_> {
                 None
             };
             let src = if shape.dtype.is_float() {
-                f32_src.map(LinearInput::F32)
+                Some(LinearInput::F32(source))
             } else {
                 q8.map(|b| LinearInput::Q8(Self::q8_slot(b)))
             };
@@ -392,7 +393,7 @@ impl Lowering<'_> {
                 brick: brick.name.clone(),
                 reason: format!("no activations for a matrix in {}", shape.dtype),
             })?;
-            let kernel = LinearKernel::select(shape.dtype, self.options.simd);
+            let kernel = LinearKernel::new(shape.dtype, self.options.simd);
             if !dtypes.contains(&shape.dtype.name()) {
                 dtypes.push(shape.dtype.name());
             }
@@ -400,7 +401,7 @@ impl Lowering<'_> {
             matrices.push(LinearMatrix { weight, bias, rows: part.rows, src, dst, kernel });
         }
         let kernel = format!("linear_{}_{}", dtypes.join("+").to_lowercase(), self.options.simd.name());
-        self.push(brick, kernel, StepKind::Linear { matrices, rows });
+        self.push(brick, kernel, StepKind::Linear { source, matrices, rows });
         Ok(())
     }
 
@@ -418,13 +419,13 @@ impl Lowering<'_> {
         let scratch_buffer = self.f32_buffer(self.options.threads, scratch)?;
         self.buffers[scratch_buffer.buffer] = Buffer { first: 0, last: usize::MAX, ..self.buffers[scratch_buffer.buffer] };
 
-        let intervals: Vec<Interval> =
-            self.buffers.iter().map(|b| Interval { bytes: b.bytes, first: b.first, last: b.last }).collect();
-        let total = intervals.iter().try_fold(0usize, |n, i| n.checked_add(i.bytes)?.checked_add(64));
-        if total.is_none_or(|n| n > isize::MAX as usize) {
-            return Err(self.too_large());
+        if self.options.keep_values {
+            for b in &mut self.buffers {
+                (b.first, b.last) = (0, usize::MAX);
+            }
         }
-        let (offsets, arena_bytes) = place(&intervals, !self.options.keep_values);
+        let packing = pack(&self.buffers).filter(|p| p.bytes <= isize::MAX as usize);
+        let brick_graphs::passes::Packing { offsets, bytes: arena_bytes } = packing.ok_or_else(|| self.too_large())?;
         let at = |s: &mut Slot| s.offset = offsets[s.offset];
         let (mut steps, mut info) = (Vec::with_capacity(end), Vec::with_capacity(end));
         for (mut kind, i, brick) in self.steps {
@@ -464,7 +465,7 @@ impl Lowering<'_> {
 fn scratch_floats(kind: &StepKind) -> usize {
     match kind {
         StepKind::Attention { spec, .. } => {
-            attention::scratch_len(spec.n_heads / spec.n_kv_heads, spec.head_dim, BLOCK)
+            crate::exec::group_attention(spec).scratch_len()
         }
         StepKind::KvWrite { k, .. } => k.width,
         _ => 0,
@@ -495,7 +496,8 @@ fn patch(kind: &mut StepKind, offsets: &[usize]) {
             f(src);
             q(q8);
         }
-        StepKind::Linear { matrices, .. } => {
+        StepKind::Linear { source, matrices, .. } => {
+            f(source);
             for m in matrices {
                 f(&mut m.dst);
                 match &mut m.src {

@@ -4,7 +4,6 @@
 //! arena; the number of rows comes from the batch.
 
 mod lower;
-mod place;
 
 use brick_graphs::{BrickId, WeightId};
 use brick_profiler::StepInfo;
@@ -81,8 +80,6 @@ pub enum StepKind {
     Embed {
         /// Embedding table.
         table: WeightId,
-        /// Row bytes of the table.
-        row_bytes: usize,
         /// Storage type.
         dtype: bricks::DType,
         /// Multiplies the row.
@@ -133,6 +130,8 @@ pub enum StepKind {
     },
     /// Matrices on the same input.
     Linear {
+        /// The input as f32 rows (what [`LinearMatrix::src`] was rounded from).
+        source: Slot,
         /// Matrices, each with its own output.
         matrices: Vec<LinearMatrix>,
         /// All rows or the wanted ones (already gathered).

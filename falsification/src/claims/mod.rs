@@ -1,0 +1,28 @@
+//! The claims, one module per family.
+
+mod backend;
+mod brick;
+mod budget;
+mod execution_graph;
+mod fixtures;
+mod package;
+mod profiler;
+mod structure;
+mod traps;
+
+use crate::claim::Claim;
+
+/// Every claim, in the order of the catalogue.
+pub fn registry() -> Vec<Claim> {
+    [
+        brick::CLAIMS,
+        package::CLAIMS,
+        budget::CLAIMS,
+        backend::CLAIMS,
+        profiler::CLAIMS,
+        execution_graph::CLAIMS,
+        structure::CLAIMS,
+        traps::CLAIMS,
+    ]
+    .concat()
+}

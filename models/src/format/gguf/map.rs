@@ -1,0 +1,71 @@
+//! Where a file's bytes live: a private read-only memory map, or memory of our own.
+//!
+//! This is the only module of this crate with `unsafe` code.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::path::Path;
+
+use memmap2::{Mmap, MmapOptions};
+
+use super::error::{FormatError, GgufError};
+
+/// Bytes of a model file.
+#[derive(Debug)]
+pub(super) enum Storage {
+    Map(Mmap),
+    Owned(Box<[u8]>),
+}
+
+impl Deref for Storage {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Storage::Map(map) => map,
+            Storage::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Storage {
+    /// Maps a whole regular file.
+    #[allow(unsafe_code)] // the one place where a file becomes memory
+    pub(super) fn map(path: &Path) -> Result<Self, GgufError> {
+        let io = |action| move |source| GgufError::Io { path: path.to_owned(), action, source };
+        // Looked at before opening: opening a named pipe would wait for its other end.
+        let kind = std::fs::metadata(path).map_err(io("open"))?.file_type();
+        if !kind.is_file() {
+            let found = if kind.is_dir() { "a directory" } else { "not a regular file" };
+            return Err(GgufError::NotAFile { path: path.to_owned(), found });
+        }
+        let file = File::open(path).map_err(io("open"))?;
+        let len = file.metadata().map_err(io("read the size of"))?.len();
+        if len == 0 {
+            return Err(GgufError::Format { path: path.to_owned(), source: FormatError::Empty });
+        }
+        let len = usize::try_from(len)
+            .map_err(|_| io("map")(std::io::Error::other(format!("{len} bytes exceed the address space"))))?;
+        // SAFETY: the map is private and read-only and this process never writes to the file, so the bytes stay as they are
+        // unless somebody else changes or shortens the file while it is mapped. That cannot be excluded from here and is
+        // stated in the documentation of `Gguf::open`; nothing below relies on bytes being the same when read twice:
+        // everything derived from them (offsets, lengths, UTF-8) is checked where it is used. `len` is the file's size now.
+        let map = unsafe { MmapOptions::new().len(len).map_copy_read_only(&file) }.map_err(io("map"))?;
+        debug_assert_eq!(map.len(), len);
+        Ok(Storage::Map(map))
+    }
+
+    /// Asks the system to read `at..at + len` ahead. A hint: failure is ignored.
+    pub(super) fn prefetch(&self, at: usize, len: usize) {
+        #[cfg(unix)]
+        if let Storage::Map(map) = self
+            && at.checked_add(len).is_some_and(|end| end <= map.len())
+            && len > 0
+        {
+            // Only a hint: without it pages are read when first touched.
+            let _ = map.advise_range(memmap2::Advice::WillNeed, at, len);
+        }
+        #[cfg(not(unix))]
+        let _ = (at, len);
+    }
+}

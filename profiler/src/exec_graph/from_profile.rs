@@ -1,0 +1,66 @@
+//! Model → layer → brick → kernel, with the times of a profile.
+
+use super::graph::ExecutionGraph;
+use super::node::{Dim3, ExecNode};
+use crate::profile::{LayerRow, PhaseProfile, Profile};
+use crate::step::Phase;
+
+impl ExecutionGraph {
+    /// The graph of a phase, with mean times per token; `None` if no forward of the phase was recorded.
+    ///
+    /// Kernels show the gang's threads and the mean rows of a batch as their launch. Where steps were not timed, layers are
+    /// all there is.
+    pub fn from_profile(profile: &Profile, phase: Phase) -> Option<Self> {
+        let p = profile.phase(phase)?;
+        let mut graph = Self::new();
+        let wall = p.measured.wall_us / p.measured.tokens.max(1) as f64;
+        graph.push_scope(ExecNode::function(format!("{} {phase}", profile.model.name)).timed(ns(wall)));
+        if p.steps.is_empty() {
+            for row in &p.layers {
+                graph.add(layer(row));
+            }
+        } else {
+            graph.steps(p, threads(profile));
+        }
+        graph.pop_scope().ok()?;
+        Some(graph)
+    }
+
+    fn steps(&mut self, p: &PhaseProfile, threads: u32) {
+        let rows = u32::try_from(p.derived.mean_extent.tokens).unwrap_or(u32::MAX);
+        let mut open: Option<u32> = None;
+        let mut layers = p.layers.iter().filter(|l| l.layer.is_some());
+        for step in &p.steps {
+            if open.is_some() && open != step.layer {
+                let _ = self.pop_scope();
+                open = None;
+            }
+            if let Some(index) = step.layer.filter(|_| open.is_none()) {
+                // Rows of layers come in the order of the plan, as steps do.
+                let row = layers.by_ref().find(|l| l.layer == Some(index));
+                self.push_scope(row.map_or_else(|| ExecNode::layer(index), layer));
+                open = Some(index);
+            }
+            let time = ns(step.measured.mean_us_per_token);
+            self.push_scope(ExecNode::brick(&step.name).timed(time));
+            self.record_kernel_launch(&step.kernel, threads, Dim3::from(rows), 0);
+            let _ = self.pop_scope();
+        }
+        if open.is_some() {
+            let _ = self.pop_scope();
+        }
+    }
+}
+
+fn threads(profile: &Profile) -> u32 {
+    u32::try_from(profile.run.threads).unwrap_or(u32::MAX)
+}
+
+fn layer(row: &LayerRow) -> ExecNode {
+    let node = row.layer.map_or_else(|| ExecNode::function("no layer"), ExecNode::layer);
+    node.timed(ns(row.measured.mean_us_per_token))
+}
+
+fn ns(us: f64) -> u64 {
+    (us * 1e3).round() as u64
+}

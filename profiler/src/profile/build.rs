@@ -1,0 +1,323 @@
+//! From recorder to profile.
+
+use bricks::{BrickCategory, BrickKind, BudgetPolicy, Cost, Extent, TokenBudget};
+
+use super::verdict::{bottleneck, share_of_budget};
+use super::{
+    BudgetInfo, BuildInfo, CategoryRow, Flag, KindRow, LayerRow, ModelInfo, PhaseDerived, PhaseMeasured, PhaseProfile,
+    Profile, RecorderDerived, RecorderInfo, RecorderMeasured, RowDerived, RowMeasured, RunInfo, StepRow, TimeDerived,
+    TimeMeasured, WorkRates,
+};
+use crate::budget::{BudgetTable, Roofline, StepBudgets};
+use crate::clock::{ClockPrecision, TimeSource};
+use crate::machine::Machine;
+use crate::record::{BrickProfiler, PhaseTotals};
+use crate::stats::{Summary, Totals};
+use crate::step::Phase;
+
+/// What a profile says besides what was recorded.
+#[derive(Debug, Clone)]
+pub struct ProfileInputs<'a> {
+    /// The model that ran.
+    pub model: ModelInfo,
+    /// The program that ran it, usually [`BuildInfo::current`].
+    pub build: BuildInfo,
+    /// How it was run.
+    pub run: RunInfo,
+    /// The clock, usually [`crate::Clock::precision`].
+    pub clock: ClockPrecision,
+    /// The machine's limits; without them nothing is flagged as impossible.
+    pub machine: Option<&'a Machine>,
+    /// Budgets, unless there are none.
+    pub budgets: Option<&'a BudgetTable>,
+    /// What happens when one is exceeded. With [`BudgetPolicy::Off`] budgets are not looked at.
+    pub policy: BudgetPolicy,
+}
+
+impl Profile {
+    /// Finishes a recording and says what it contains.
+    pub fn new<T: TimeSource>(recording: &mut BrickProfiler<T>, inputs: ProfileInputs<'_>) -> Self {
+        recording.finish();
+        let recording = &*recording;
+        let budgets = inputs.budgets.filter(|_| inputs.policy != BudgetPolicy::Off);
+        let limits = inputs.machine.map(|m| Roofline::new(m, recording.steps(), inputs.run.threads));
+        let shared = Shared { recording, budgets, limits, clock: inputs.clock };
+        let phases: Vec<_> = Phase::ALL.into_iter().filter_map(|p| shared.phase(p)).collect();
+        let wall_us: f64 = phases.iter().map(|p| p.measured.wall_us).sum();
+        let clock_us = recording.clock_reads() as f64 * inputs.clock.read_ns / 1e3;
+        Self {
+            schema_version: Self::SCHEMA_VERSION,
+            model: inputs.model,
+            build: inputs.build,
+            run: inputs.run,
+            machine: inputs.machine.cloned(),
+            budget: budgets.map(|b| BudgetInfo { origin: b.origin(), source: b.describe(), policy: inputs.policy }),
+            recorder: RecorderInfo {
+                sync_mode: recording.mode(),
+                measured: RecorderMeasured {
+                    clock: inputs.clock,
+                    clock_reads: recording.clock_reads(),
+                    aborted_forwards: recording.aborted_forwards(),
+                    ignored_calls: recording.ignored_calls(),
+                },
+                derived: RecorderDerived { clock_overhead: ratio(clock_us, wall_us) },
+            },
+            phases,
+        }
+    }
+}
+
+/// `a / b`, unless that says nothing.
+fn ratio(a: f64, b: f64) -> Option<f64> {
+    (b > 0.0).then_some(a / b).filter(|x| x.is_finite())
+}
+
+fn us(ns: u64) -> f64 {
+    ns as f64 / 1e3
+}
+
+/// What every row of every phase needs.
+struct Shared<'a, T: TimeSource> {
+    recording: &'a BrickProfiler<T>,
+    budgets: Option<&'a BudgetTable>,
+    limits: Option<Roofline>,
+    clock: ClockPrecision,
+}
+
+/// What every row of one phase needs.
+struct InPhase {
+    phase: Phase,
+    tokens: u64,
+    /// Time that shares are fractions of.
+    total_ns: u64,
+    budgets: Option<StepBudgets>,
+}
+
+impl<T: TimeSource> Shared<'_, T> {
+    fn phase(&self, phase: Phase) -> Option<PhaseProfile> {
+        let totals = self.recording.phase_totals(phase);
+        if totals.forwards == 0 {
+            return None;
+        }
+        let extent = mean_extent(&totals);
+        let here = InPhase {
+            phase,
+            tokens: totals.extent.tokens,
+            total_ns: totals.steps_ns.saturating_add(totals.external_ns),
+            budgets: self.budgets.map(|b| StepBudgets::new(b, self.recording.steps(), phase, &extent)),
+        };
+        let wall = self.samples(phase, |s| Some(s.wall_ns()));
+        let (kinds, steps) =
+            if self.recording.mode().times_steps() { (self.kinds(&here), self.steps(&here)) } else { (vec![], vec![]) };
+        Some(PhaseProfile {
+            phase,
+            measured: PhaseMeasured {
+                forwards: totals.forwards,
+                tokens: totals.extent.tokens,
+                wall_us: us(totals.wall.sum_ns),
+                steps_us: us(totals.steps_ns),
+                external_us: us(totals.external_ns),
+                gap_us: us(totals.gap_ns),
+                us_per_token: wall,
+            },
+            derived: self.phase_derived(&here, &totals, extent, wall.as_ref()),
+            slowest_kind: bottleneck(kinds.iter().map(|r| (r.kind.name(), None, &r.measured, &r.derived))),
+            slowest_step: bottleneck(steps.iter().map(|r| (r.name.as_str(), r.layer, &r.measured, &r.derived))),
+            categories: self.categories(&here),
+            layers: self.layers(&here),
+            kinds,
+            steps,
+        })
+    }
+
+    fn phase_derived(
+        &self,
+        here: &InPhase,
+        totals: &PhaseTotals,
+        mean_extent: Extent,
+        us_per_token: Option<&Summary>,
+    ) -> PhaseDerived {
+        let cost = self.cost(here, |_| true);
+        let calls: u64 = (0..self.recording.steps().len()).map(|i| self.calls(here, i)).sum();
+        let (wall, tokens) = (totals.wall.sum_ns as f64, totals.extent.tokens as f64);
+        let work = work_rates(&cost, here.tokens, totals.steps_ns);
+        let (budget, verdict) = share_of_budget(here.budgets.as_ref().and_then(StepBudgets::total), us_per_token);
+        PhaseDerived {
+            mean_extent,
+            tokens_per_s: ratio(tokens * 1e9, wall),
+            tokens_per_s_with_gaps: ratio(tokens * 1e9, wall + totals.gap_ns as f64),
+            coverage: ratio(totals.steps_ns as f64, wall),
+            bricks_per_s: ratio(calls as f64 * 1e9, wall),
+            flags: self.rate_flags(&work),
+            work,
+            budget,
+            verdict,
+        }
+    }
+
+    fn calls(&self, here: &InPhase, step: usize) -> u64 {
+        self.recording.step_work(here.phase, step).map_or(0, |w| w.calls)
+    }
+
+    /// Cost of all calls of the chosen steps.
+    fn cost(&self, here: &InPhase, chosen: impl Fn(usize) -> bool) -> Cost {
+        let steps = self.recording.steps().iter().enumerate().filter(|(i, _)| chosen(*i));
+        steps.filter_map(|(i, s)| Some(self.recording.step_work(here.phase, i)?.cost(s))).sum()
+    }
+
+    /// µs per token of the last forwards; `ns` gives the time of a forward, if it has one.
+    fn samples(&self, phase: Phase, ns: impl Fn(&crate::record::ForwardSample<'_>) -> Option<u64>) -> Option<Summary> {
+        let per_token = |s: crate::record::ForwardSample<'_>| Some(us(ns(&s)?) / s.extent().tokens.max(1) as f64);
+        Summary::of(&mut self.recording.samples(phase).filter_map(per_token).collect::<Vec<_>>())
+    }
+
+    fn kinds(&self, here: &InPhase) -> Vec<KindRow> {
+        let steps = self.recording.steps();
+        let mut rows = Vec::new();
+        for kind in BrickKind::ALL {
+            let totals = self.recording.kind_totals(here.phase, kind);
+            if totals.count == 0 {
+                continue;
+            }
+            let members: Vec<usize> = (0..steps.len()).filter(|&i| steps[i].kind == kind).collect();
+            let has_external = self.recording.external_totals(here.phase, kind).count > 0;
+            let samples = self.samples(here.phase, |s| {
+                let ran: Vec<u64> = members.iter().filter_map(|&i| s.slot_ns(i)).collect();
+                let external = s.external_ns(kind);
+                (!ran.is_empty() || external > 0).then(|| ran.iter().sum::<u64>() + external)
+            });
+            // A budget of steps says nothing about host work of the same kind, and the other way round.
+            let of_steps = || here.budgets.as_ref()?.of_kind(steps, kind);
+            let budget = match (members.is_empty(), has_external) {
+                (false, false) => of_steps(),
+                (true, _) => self.budgets.and_then(|b| b.external(kind, here.phase)),
+                (false, true) => None,
+            };
+            let cost = self.cost(here, |i| steps[i].kind == kind);
+            let (measured, derived) = self.row(here, &totals, samples, &cost, budget);
+            rows.push(KindRow { kind, measured, derived });
+        }
+        rows
+    }
+
+    fn steps(&self, here: &InPhase) -> Vec<StepRow> {
+        let steps = self.recording.steps().iter().enumerate();
+        let row = |(i, step): (usize, &crate::step::StepInfo)| {
+            let totals = self.recording.step_totals(here.phase, i).filter(|t| t.count > 0)?;
+            let samples = self.samples(here.phase, |s| s.slot_ns(i));
+            let cost = self.cost(here, |j| i == j);
+            let budget = here.budgets.as_ref().and_then(|b| b.get(i));
+            let (measured, derived) = self.row(here, &totals, samples, &cost, budget);
+            Some(StepRow {
+                name: step.name.clone(),
+                kind: step.kind,
+                layer: step.layer,
+                kernel: step.kernel.clone(),
+                bricks: step.bricks.clone(),
+                measured,
+                derived,
+            })
+        };
+        steps.filter_map(row).collect()
+    }
+
+    fn row(
+        &self,
+        here: &InPhase,
+        totals: &Totals,
+        samples: Option<Summary>,
+        cost: &Cost,
+        budget: Option<TokenBudget>,
+    ) -> (RowMeasured, RowDerived) {
+        let work = work_rates(cost, here.tokens, totals.sum_ns);
+        let mut flags = self.rate_flags(&work);
+        let resolution = self.clock.resolution_ns.saturating_mul(10) as f64;
+        if totals.mean_ns().is_some_and(|mean| mean < resolution) {
+            flags.push(Flag::NearClockResolution);
+        }
+        let (budget, verdict) = share_of_budget(budget, samples.as_ref());
+        let share = ratio(totals.sum_ns as f64, here.total_ns as f64).unwrap_or(0.0);
+        let measured = RowMeasured {
+            calls: totals.count,
+            total_us: us(totals.sum_ns),
+            min_us: us(totals.min_ns),
+            max_us: us(totals.max_ns),
+            mean_us_per_token: us(totals.sum_ns) / here.tokens.max(1) as f64,
+            us_per_token: samples,
+        };
+        (measured, RowDerived { share, work, budget, verdict, flags })
+    }
+
+    fn categories(&self, here: &InPhase) -> Vec<CategoryRow> {
+        let row = |category| {
+            let totals = self.recording.category_totals(here.phase, category);
+            let (measured, derived) = time(here, &totals);
+            CategoryRow { category, measured, derived }
+        };
+        BrickCategory::ALL.into_iter().map(row).filter(|r| r.measured.calls > 0).collect()
+    }
+
+    fn layers(&self, here: &InPhase) -> Vec<LayerRow> {
+        let rows = self.recording.segment_totals(here.phase).filter(|(_, t)| t.count > 0);
+        rows.map(|(layer, totals)| {
+            let (measured, derived) = time(here, totals);
+            LayerRow { layer, measured, derived }
+        })
+        .collect()
+    }
+
+    /// Rates above what the machine was measured to reach. Measurements scatter by a few per cent; so much is allowed.
+    fn rate_flags(&self, work: &WorkRates) -> Vec<Flag> {
+        const TOLERANCE: f64 = 1.05;
+        let Some(limits) = &self.limits else { return vec![] };
+        let (machine, threads) = (&limits.machine().measured, limits.threads());
+        // What is mostly weights has to come from where the weights are; anything else may come from the nearest cache.
+        let bandwidth = match limits.stream() {
+            Some((_, gb_s)) if 2.0 * work.weight_bytes_per_token > work.bytes_per_token => gb_s,
+            _ => limits.machine().peak_gb_s(threads),
+        };
+        let int8 = machine.int8_gop_s.at(threads, machine.threads);
+        let f32 = machine.f32_gflop_s.at(threads, machine.threads);
+        let above = |rate: Option<f64>, limit: f64| rate.is_some_and(|r| r > limit * TOLERANCE);
+        let mut flags = Vec::new();
+        if above(work.gb_per_s, bandwidth) {
+            flags.push(Flag::AboveMeasuredBandwidth);
+        }
+        if above(work.int_gop_per_s, int8) {
+            flags.push(Flag::AboveMeasuredInt8Peak);
+        }
+        if above(work.gflop_per_s, f32) {
+            flags.push(Flag::AboveMeasuredF32Peak);
+        }
+        flags
+    }
+}
+
+fn time(here: &InPhase, totals: &Totals) -> (TimeMeasured, TimeDerived) {
+    let total_us = us(totals.sum_ns);
+    let mean_us_per_token = total_us / here.tokens.max(1) as f64;
+    let share = ratio(totals.sum_ns as f64, here.total_ns as f64).unwrap_or(0.0);
+    (TimeMeasured { calls: totals.count, total_us, mean_us_per_token }, TimeDerived { share })
+}
+
+fn work_rates(cost: &Cost, tokens: u64, ns: u64) -> WorkRates {
+    let per_token = |amount: u64| amount as f64 / tokens.max(1) as f64;
+    // A step without integer operations has no rate of them, rather than a rate of 0. Per ns = 10⁹ per second.
+    let rate = |amount: u64| if amount == 0 { None } else { ratio(amount as f64, ns as f64) };
+    WorkRates {
+        weight_bytes_per_token: per_token(cost.weight_bytes),
+        bytes_per_token: per_token(cost.bytes()),
+        int_ops_per_token: per_token(cost.int_ops),
+        flops_per_token: per_token(cost.flops),
+        gb_per_s: rate(cost.bytes()),
+        int_gop_per_s: rate(cost.int_ops),
+        gflop_per_s: rate(cost.flops),
+    }
+}
+
+/// Mean size of a forward, rounded to whole tokens; at least one token where there was any.
+fn mean_extent(totals: &PhaseTotals) -> Extent {
+    let mean = |sum: u64| ((sum as f64 / totals.forwards.max(1) as f64).round() as u64).max(u64::from(sum > 0));
+    let e = totals.extent;
+    Extent { tokens: mean(e.tokens), wanted: mean(e.wanted), context: mean(e.context), pairs: mean(e.pairs) }
+}

@@ -1,0 +1,392 @@
+//! Every command, flag and help text.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit;
+
+/// Runs language models as graphs of bricks and accounts for every brick of every token.
+#[derive(Debug, Parser)]
+#[command(
+    name = "brick",
+    version,
+    about = "Runs language models as graphs of bricks and accounts for every brick of every token",
+    after_help = exit::HELP,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Log to standard error: error, warn, info, debug, trace, or target=level
+    #[arg(long, global = true, value_name = "FILTER", env = "BRICK_LOG", help_heading = "Global options")]
+    pub(crate) log: Option<String>,
+    /// Colours in the output
+    #[arg(long, global = true, value_enum, default_value_t, help_heading = "Global options")]
+    pub(crate) color: ColorChoice,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum ColorChoice {
+    /// On a terminal only
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Answer a prompt (argument or standard input); chat when there is neither
+    Run(RunArgs),
+    /// Talk to a model
+    Chat(ChatArgs),
+    /// Where the time of a token goes, brick by brick, against a budget
+    Profile(ProfileArgs),
+    /// The graph a model is: bricks, wires, weights, static cost
+    Graph(GraphArgs),
+    /// Compare every brick with its scalar reference; name the first that diverges
+    Check(CheckArgs),
+    /// Text to token ids and back
+    Tokenize(TokenizeArgs),
+    /// What a model file holds: metadata, tensors, parameters, bytes by type
+    Inspect(InspectArgs),
+    /// The measured limits of this computer, from which budgets are derived
+    Machine(MachineArgs),
+    /// Download a model
+    Pull(PullArgs),
+    /// List downloaded models
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Remove a downloaded model
+    Rm(RmArgs),
+    /// Test every claim this project makes; print the score board
+    Falsify(FalsifyArgs),
+    /// Shell completions
+    Completions(CompletionsArgs),
+}
+
+/// Which model, and how it is set up.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ModelArgs {
+    /// A known name (smollm2, qwen2.5-coder:1.5b), hf://owner/repo/file.gguf, or a path
+    pub(crate) model: String,
+    /// Threads [default: the processors this process may use]
+    #[arg(long, short = 't', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Context length in tokens [default: the model's own, at most 4096]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) ctx: Option<u32>,
+    /// Most tokens of a prompt computed at once
+    #[arg(long, value_name = "ROWS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) batch: u32,
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct SamplingArgs {
+    /// 0 takes the most likely token every time; higher is more varied
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub(crate) temperature: f32,
+    /// Keep the K most likely tokens; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = 40)]
+    pub(crate) top_k: usize,
+    /// Keep the most likely tokens that reach probability P together
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    pub(crate) top_p: f32,
+    /// Drop tokens less likely than P times the most likely
+    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    pub(crate) min_p: f32,
+    /// Make recent tokens less likely; 1 is off
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub(crate) repeat_penalty: f32,
+    /// How many recent tokens the penalty looks at
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) repeat_last_n: usize,
+    /// The same seed gives the same text [default: random, shown at the end]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Tokens to generate at most [default: until the model or the context ends]
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(crate) max_tokens: Option<usize>,
+    /// End the answer where this text appears (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  brick run smollm2 \"Why is the sky blue?\"
+  git diff | brick run qwen2.5-coder:1.5b --system \"Review this change.\"
+  brick run smollm2 --raw \"Once upon a time\" -n 50 --temperature 0.8 --seed 1
+  brick run smollm2 --json --logprobs 5 --echo --raw \"The capital of France is\" -n 1")]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// What to answer [default: standard input]
+    pub(crate) prompt: Option<String>,
+    /// System message of the chat template
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// Continue the text as it is, without the chat template
+    #[arg(long, conflicts_with = "system")]
+    pub(crate) raw: bool,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    /// Prompt ids, generated ids, text, timings as one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// With --json: the N most likely tokens at every generated position
+    #[arg(long, value_name = "N", requires = "json")]
+    pub(crate) logprobs: Option<usize>,
+    /// With --logprobs: the prompt's positions as well
+    #[arg(long, requires = "logprobs")]
+    pub(crate) echo: bool,
+    /// Do not stop when the model says it is done
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+    /// No statistics at the end
+    #[arg(long, short = 'q')]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+In the chat: /reset forgets the conversation, /system TEXT sets the system message (and forgets), /stats shows the last answer's speed,
+/exit (or Ctrl-D) leaves; Ctrl-C stops an answer.")]
+pub(crate) struct ChatArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// System message of the chat template
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  brick profile smollm2                          512 prompt tokens, 64 generated
+  brick profile smollm2 --pp 128 --tg 32 --json
+  brick profile smollm2 --prompt \"Hello\" --graph ascii
+  brick profile smollm2 --graph dot | dot -Tsvg > profile.svg
+  brick profile qwen2.5-coder:1.5b --budget qwen2.5-1.5b-rtx4090 --budget-policy strict")]
+pub(crate) struct ProfileArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Profile this prompt (through the chat template) instead of synthetic tokens
+    #[arg(long, value_name = "TEXT", conflicts_with = "pp")]
+    pub(crate) prompt: Option<String>,
+    /// Synthetic prompt tokens
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) pp: usize,
+    /// Tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) tg: usize,
+    /// Repetitions of prompt and generation; the first one warms up and is not counted
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) repeat: u32,
+    /// roofline (derived from `brick machine`), a shipped table (qwen2.5-1.5b-rtx4090, default), or a TOML file
+    #[arg(long, value_name = "NAME|FILE", default_value = "roofline")]
+    pub(crate) budget: String,
+    /// off, report, or strict: exit with 3 at the first brick over its budget
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) budget_policy: PolicyArg,
+    /// Every step (layer by layer) instead of a table per kind
+    #[arg(long)]
+    pub(crate) steps: bool,
+    /// Print the execution graph model → layer → brick → kernel with times instead of the table
+    #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "json")]
+    pub(crate) graph: Option<GraphFormat>,
+    /// The whole recording as one JSON document (docs/schema/profile.schema.json)
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The table as Markdown
+    #[arg(long, conflicts_with_all = ["json", "graph"])]
+    pub(crate) markdown: bool,
+    /// Also write the JSON document to a file
+    #[arg(long, short = 'o', value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum PolicyArg {
+    Off,
+    #[default]
+    Report,
+    Strict,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    Ascii,
+    Dot,
+    Mermaid,
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  brick graph smollm2                     the graph that runs, equal layers folded
+  brick graph smollm2 --after validate    as built, before any fusion
+  brick graph smollm2 --format dot | dot -Tsvg > graph.svg
+  brick graph smollm2 --passes            what each pass changes")]
+pub(crate) struct GraphArgs {
+    /// A known name, hf://owner/repo/file.gguf, or a path
+    pub(crate) model: String,
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "ascii")]
+    pub(crate) format: GraphFormat,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
+    /// Show the graph after this pass [default: the last fusion; see --passes]
+    #[arg(long, value_name = "PASS")]
+    pub(crate) after: Option<String>,
+    /// List the passes with brick counts, bytes and arena
+    #[arg(long, conflicts_with_all = ["after", "format"])]
+    pub(crate) passes: bool,
+    /// Do not fold equal layers
+    #[arg(long)]
+    pub(crate) all_layers: bool,
+    /// Tokens of the call that costs are shown for
+    #[arg(long, value_name = "T", default_value_t = 1)]
+    pub(crate) tokens: u64,
+    /// Context length that costs are shown for
+    #[arg(long, value_name = "S", default_value_t = 512)]
+    pub(crate) context: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Text to run through the model [default: a fixed sentence]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// Show every brick, not only the worst of each kind
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Break the kernel of this brick on purpose, to see that the check finds it (e.g. blk.7.ffn_down)
+    #[arg(long, value_name = "BRICK")]
+    pub(crate) sabotage: Option<String>,
+    /// The report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenizeArgs {
+    /// A known name, hf://owner/repo/file.gguf, or a path
+    pub(crate) model: String,
+    /// Text to encode [default: standard input]
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) text: Option<String>,
+    /// Decode ids (separated by spaces or commas) to text instead
+    #[arg(long, conflicts_with_all = ["no_special", "bos"])]
+    pub(crate) decode: bool,
+    /// Treat special tokens such as <|im_start|> in the text as ordinary text
+    #[arg(long)]
+    pub(crate) no_special: bool,
+    /// Add the tokens the model expects around a text (BOS, EOS)
+    #[arg(long)]
+    pub(crate) bos: bool,
+    /// Only the ids, on one line
+    #[arg(long, conflicts_with_all = ["json", "decode"])]
+    pub(crate) ids: bool,
+    /// Ids, pieces and bytes as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A known name, hf://owner/repo/file.gguf, or a path
+    pub(crate) model: String,
+    /// Show every tensor
+    #[arg(long)]
+    pub(crate) tensors: bool,
+    /// Show arrays and long strings in full
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// Measure again instead of using the cached result
+    #[arg(long)]
+    pub(crate) refresh: bool,
+    /// The limits as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// A known name (smollm2, qwen2.5-coder:1.5b) or hf://owner/repo/file.gguf
+    pub(crate) model: String,
+    /// The result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress bar
+    #[arg(long, short = 'q')]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Known names that can be pulled, too
+    #[arg(long)]
+    pub(crate) known: bool,
+    /// The list as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// The model as `brick list` names it
+    pub(crate) model: String,
+    /// The result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FalsifyArgs {
+    /// Only claims whose id or statement contains this
+    pub(crate) filter: Option<String>,
+    /// The score board as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,39 @@
+//! One module per command.
+
+mod chat;
+mod check;
+mod completions;
+mod falsify;
+mod graph;
+mod inspect;
+mod machine;
+mod models;
+mod profile;
+mod run;
+mod tokenize;
+
+use std::process::ExitCode;
+
+use crate::args::{Cli, Command};
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever the command could not do; the exit code is then 1.
+pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Run(a) => run::run(a),
+        Command::Chat(a) => chat::chat(&a.model, a.system, &a.sampling),
+        Command::Profile(a) => profile::profile(&a),
+        Command::Graph(a) => graph::graph(&a),
+        Command::Check(a) => check::check(&a),
+        Command::Tokenize(a) => tokenize::tokenize(&a),
+        Command::Inspect(a) => inspect::inspect(&a),
+        Command::Machine(a) => machine::machine(&a),
+        Command::Pull(a) => models::pull(&a),
+        Command::List(a) => models::list(&a),
+        Command::Rm(a) => models::rm(&a),
+        Command::Falsify(a) => falsify::falsify(&a),
+        Command::Completions(a) => completions::completions(a.shell),
+    }
+}

@@ -1,0 +1,174 @@
+//! `brick profile MODEL`: where the time of a token goes, brick by brick, against a budget.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use brick_profiler::budget::{BudgetFile, BudgetTable, Roofline};
+use brick_profiler::exec_graph::ExecutionGraph;
+use brick_profiler::profile::{BuildInfo, ModelInfo, RunInfo};
+use brick_profiler::{BrickProfiler, Clock, Phase, Profile, ProfileInputs, ReportOptions};
+use brick_runtime::{FinishReason, GenerateOptions, Model, SamplerOptions, Session};
+use bricks::BudgetPolicy;
+
+use crate::args::{GraphFormat, PolicyArg, ProfileArgs};
+use crate::{exit, load, output, progress};
+
+pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
+    let model = load::model(&args.model.model)?;
+    let prompt = match &args.prompt {
+        Some(text) => super::run::prompt_ids(&model, text, None, false)?,
+        None => synthetic_prompt(args.pp, model.spec.vocab),
+    };
+    let needed = prompt.len() + args.tg + 1;
+    let mut options = load::engine_options(&args.model, &model)?;
+    if args.model.ctx.is_none() {
+        options.context = options.context.max(needed);
+    }
+    if needed > options.context {
+        bail!("{needed} positions are needed (prompt {} + generated {} + 1), --ctx gives {}", prompt.len(), args.tg, options.context);
+    }
+    let policy = match args.budget_policy {
+        PolicyArg::Off => BudgetPolicy::Off,
+        PolicyArg::Report => BudgetPolicy::Report,
+        PolicyArg::Strict => BudgetPolicy::Strict,
+    };
+    // Before the model is in memory and threads are running: measuring wants a quiet machine.
+    let machine = super::machine::get(false)?;
+    let engine = model.engine(&options).context("cannot set up the engine")?;
+    let steps = engine.plan().info.clone();
+    let threads = engine.threads();
+    let simd = engine.plan().simd;
+    let budgets = match policy {
+        BudgetPolicy::Off => None,
+        _ => Some(budget_table(&args.budget, Roofline::new(&machine, &steps, threads))?),
+    };
+
+    let forwards = args.repeat as usize * (args.tg + prompt.len().div_ceil(options.max_rows));
+    let mut recorder = BrickProfiler::new(&steps, forwards);
+    let mut session = Session::new(engine, &model.tokenizer, model.spec.context_length)?;
+    let stop = progress::interrupted();
+    let generate = GenerateOptions {
+        sampler: SamplerOptions::default(),
+        // The first token comes from the prompt's own logits; every further one is a decode step.
+        max_tokens: Some(args.tg + usize::from(args.tg > 0)),
+        ignore_eos: true,
+        ..GenerateOptions::default()
+    };
+    for repetition in 0..=args.repeat {
+        recorder.set_enabled(repetition > 0);
+        session.reset()?;
+        let done = session.generate(&prompt, &generate, &mut recorder, &stop, &mut |_| {})?;
+        if done.finish == FinishReason::Cancelled {
+            output::error("interrupted: nothing was reported");
+            return Ok(ExitCode::from(exit::INTERRUPTED));
+        }
+    }
+
+    let warmup = args.tg + prompt.len().div_ceil(options.max_rows);
+    let profile = Profile::new(
+        &mut recorder,
+        ProfileInputs {
+            model: model_info(&model, &args.model.model),
+            build: BuildInfo::current(),
+            run: RunInfo {
+                backend: format!("cpu {}", simd.name()),
+                threads,
+                sequences: 1,
+                prompt_tokens: prompt.len() as u64,
+                generated_tokens: args.tg as u64,
+                warmup_forwards: warmup as u64,
+                timestamp: None,
+            },
+            clock: Clock::precision(),
+            machine: Some(&machine),
+            budgets: budgets.as_ref(),
+            policy,
+        },
+    );
+    if let Some(path) = &args.output {
+        write_atomically(path, &profile.to_json()?)?;
+    }
+    show(args, &profile)?;
+    match profile.enforce(policy) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(violation) => {
+            output::error(&violation.to_string());
+            Ok(ExitCode::from(exit::VERDICT))
+        }
+    }
+}
+
+/// Ids that no tokenizer would put in a row: what a prompt says makes no difference to its cost.
+fn synthetic_prompt(n: usize, vocab: usize) -> Vec<u32> {
+    (0..n.max(1)).map(|i| ((i * 7919 + 101) % vocab) as u32).collect()
+}
+
+fn budget_table(name: &str, roofline: Roofline) -> anyhow::Result<BudgetTable> {
+    if name == "roofline" {
+        return Ok(BudgetTable::Roofline(Box::new(roofline)));
+    }
+    if let Some(file) = BudgetFile::builtin(name) {
+        return Ok(BudgetTable::File(file));
+    }
+    let path = Path::new(name);
+    if !path.exists() {
+        let shipped: Vec<&str> = BudgetFile::BUILTIN.iter().map(|(n, _)| *n).collect();
+        bail!("--budget {name}: expected roofline, {}, or a TOML file; there is no such file", shipped.join(", "));
+    }
+    Ok(BudgetTable::File(BudgetFile::read(path)?))
+}
+
+fn model_info(model: &Model, name: &str) -> ModelInfo {
+    let mut types: Vec<(&'static str, u64)> = Vec::new();
+    for w in model.fused.weights() {
+        let dtype = w.shape.dtype.name();
+        match types.iter_mut().find(|(n, _)| *n == dtype) {
+            Some((_, bytes)) => *bytes += w.shape.bytes(),
+            None => types.push((dtype, w.shape.bytes())),
+        }
+    }
+    types.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let types: Vec<&str> = types.into_iter().map(|(n, _)| n).filter(|n| *n != "F32").collect();
+    ModelInfo {
+        name: model.spec.name.clone().unwrap_or_else(|| name.to_owned()),
+        architecture: Some(model.spec.architecture.clone()),
+        quantization: Some(types.join(" + ")),
+        file_bytes: Some(model.gguf.file_size()),
+        sha256: None,
+    }
+}
+
+fn show(args: &ProfileArgs, profile: &Profile) -> anyhow::Result<()> {
+    let phase = if profile.phase(Phase::Decode).is_some() { Phase::Decode } else { Phase::Prefill };
+    if let Some(format) = args.graph {
+        let graph = ExecutionGraph::from_profile(profile, phase).context("nothing was recorded")?;
+        return match format {
+            GraphFormat::Ascii => output::print(&graph.to_ascii_tree()),
+            GraphFormat::Dot => output::print(&graph.to_dot()),
+            GraphFormat::Mermaid => output::print(&graph.to_mermaid()),
+            GraphFormat::Json => output::print(&graph.to_json()?),
+        };
+    }
+    if args.json {
+        return output::print(&profile.to_json()?);
+    }
+    let steps = if args.steps { usize::MAX } else { 0 };
+    if args.markdown {
+        return output::print(&profile.to_markdown(&ReportOptions { steps, ..ReportOptions::default() }));
+    }
+    output::print(&profile.to_text(&ReportOptions { style: output::style(), steps }))
+}
+
+/// Writes a file so that it is never seen half-written.
+fn write_atomically(path: &Path, text: &str) -> anyhow::Result<()> {
+    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        std::io::Write::write_all(&mut file, text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,81 @@
+//! From a name on the command line to a model in memory and an engine.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use brick_models::format::gguf::Gguf;
+use brick_models::registry::Registry;
+use brick_runtime::engine::default_threads;
+use brick_runtime::{Engine, EngineOptions, Model, SamplerOptions};
+use bricks::cpu::SimdLevel;
+
+use crate::args::{ModelArgs, SamplingArgs};
+use crate::progress::PullProgress;
+
+/// Context length when neither the user nor the model asks for less: enough for a long chat, small enough for any machine.
+const DEFAULT_CONTEXT: usize = 4096;
+
+/// The file of a model, pulled first if need be.
+pub(crate) fn resolve(name: &str) -> anyhow::Result<PathBuf> {
+    let registry = Registry::open_default()?;
+    let reference = registry.parse(name)?;
+    Ok(registry.resolve(&reference, &PullProgress::new(false))?)
+}
+
+/// The opened file of a model.
+pub(crate) fn gguf(name: &str) -> anyhow::Result<Gguf> {
+    Ok(Gguf::open(resolve(name)?)?)
+}
+
+/// A model ready to run.
+pub(crate) fn model(name: &str) -> anyhow::Result<Model> {
+    Ok(Model::load(resolve(name)?)?)
+}
+
+/// Engine options from the command line.
+pub(crate) fn engine_options(args: &ModelArgs, model: &Model) -> anyhow::Result<EngineOptions> {
+    let context = args.ctx.map_or_else(|| model.spec.context_length.min(DEFAULT_CONTEXT), |c| c as usize);
+    if context > model.spec.context_length {
+        crate::output::note(&format!(
+            "note: --ctx {context} is longer than the {} tokens the model was trained for",
+            model.spec.context_length
+        ));
+    }
+    if let Err(e) = SimdLevel::requested() {
+        anyhow::bail!("{}: {e}", SimdLevel::ENV);
+    }
+    Ok(EngineOptions {
+        threads: args.threads.map_or_else(default_threads, usize::from),
+        context,
+        max_rows: (args.batch as usize).min(context),
+        ..EngineOptions::default()
+    })
+}
+
+/// An engine as the command line wants it.
+pub(crate) fn engine(args: &ModelArgs, model: &Model) -> anyhow::Result<Engine> {
+    let options = engine_options(args, model)?;
+    model.engine(&options).context("cannot set up the engine")
+}
+
+/// Sampler options from the command line; a missing seed is drawn from the clock, so that sampling differs from run to run.
+pub(crate) fn sampler_options(args: &SamplingArgs) -> anyhow::Result<SamplerOptions> {
+    let options = SamplerOptions {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repeat_penalty: args.repeat_penalty,
+        repeat_last_n: args.repeat_last_n,
+        seed: args.seed.unwrap_or_else(random_seed),
+        ..SamplerOptions::default()
+    };
+    options.validate().context("sampling options")?;
+    Ok(options)
+}
+
+fn random_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    // Short enough to be typed again.
+    (now.as_nanos() as u64 ^ u64::from(std::process::id()).rotate_left(20)) % 1_000_000_007
+}

@@ -1,0 +1,87 @@
+//! Colours, logs, JSON: everything about how results are shown.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::args::ColorChoice;
+
+/// Applies `--color` to both streams.
+pub(crate) fn set_color(choice: ColorChoice) {
+    match choice {
+        ColorChoice::Auto => anstream::ColorChoice::Auto,
+        ColorChoice::Always => anstream::ColorChoice::Always,
+        ColorChoice::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
+}
+
+/// Starts logging to standard error if a filter was given (`--log` or `BRICK_LOG`); libraries are silent otherwise.
+pub(crate) fn init_logging(filter: Option<&str>) -> anyhow::Result<()> {
+    let Some(filter) = filter else { return Ok(()) };
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .with_context(|| format!("--log {filter:?}: expected a level (error, warn, info, debug, trace) or target=level"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
+
+/// Prints an error line.
+pub(crate) fn error(text: &str) {
+    // Nothing helps when standard error is gone.
+    let _ = writeln!(anstream::stderr(), "\x1b[1;31merror:\x1b[0m {text}");
+}
+
+/// Prints a remark that is not part of the result.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(anstream::stderr(), "\x1b[2m{text}\x1b[0m");
+}
+
+/// Prints a result.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// Prints a result as indented JSON: one document, nothing else on standard output.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub(crate) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    print(&serde_json::to_string_pretty(value).context("cannot write the report as JSON")?)
+}
+
+/// How tables on standard output are drawn.
+pub(crate) fn style() -> brick_profiler::Style {
+    let color = anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
+    brick_profiler::Style { unicode: true, color }
+}
+
+/// Whether a person sees standard error.
+pub(crate) fn stderr_is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// `1.5 GB`, `98.4 MB`, `12 B`; decimal, as disks and bandwidths are.
+pub(crate) fn bytes(n: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let mut x = n as f64;
+    let mut unit = 0;
+    while x >= 1000.0 && unit + 1 < units.len() {
+        x /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{x:.1} {}", units[unit]) }
+}
