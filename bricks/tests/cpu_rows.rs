@@ -86,7 +86,7 @@ fn activation(act: ActKind, x: f32) -> f64 {
         ActKind::Silu => x / (1.0 + (-x).exp()),
         // The tanh formula loses everything to cancellation for negative x, in f64 too: 1 + tanh u = 2 / (1 + e^-2u).
         ActKind::GeluTanh => {
-            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
             x / (1.0 + (-2.0 * u).exp())
         }
     }
@@ -238,7 +238,8 @@ fn half_precision_rounds_to_even_and_widens_exactly() {
     // Every f16, the middle to its neighbour, and just beside the middle; a length with a tail.
     let mut values: Vec<f32> = wide.iter().copied().filter(|x| !x.is_nan()).collect();
     for x in wide.iter().copied().filter(|x| x.is_finite()) {
-        let middle = (x + f16::from_bits(f16::from_f32(x).to_bits().wrapping_add(1)).to_f32()) / 2.0;
+        let next = f16::from_bits(f16::from_f32(x).to_bits().wrapping_add(1)).to_f32();
+        let middle = f32::midpoint(x, next);
         values.extend([middle, f32::from_bits(middle.to_bits().wrapping_add(1))].iter().filter(|m| !m.is_nan()));
     }
     values.extend([65519.9, 65520.0, 1e10, -1e10, 1e-30]);

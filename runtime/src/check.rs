@@ -106,13 +106,15 @@ pub fn check(
     let options =
         EngineOptions { keep_values: true, max_rows: n, max_wanted: n, context: n, sequences: 1, ..*options };
     let mut engine = Engine::new(graph, weights, &options)?;
+    // Where inputs and outputs are, before anything is broken.
+    let ports = engine.plan().steps.iter().map(ports).collect();
     if let Some(name) = sabotage {
         break_kernel(engine.plan_mut(), name)?;
     }
     let sequence = engine.new_sequence()?;
     let mut batch = Batch::with_capacity(n);
     batch.push_tokens(sequence, 0, tokens);
-    let mut checker = Checker { graph, bricks: Vec::new(), error: None };
+    let mut checker = Checker { graph, ports, bricks: Vec::new(), error: None };
     engine.forward_observed(&batch, &mut NoRecord, &mut checker)?;
     if let Some(e) = checker.error {
         return Err(e);
@@ -128,6 +130,7 @@ pub fn check(
 
 struct Checker<'a> {
     graph: &'a Graph,
+    ports: Vec<Ports>,
     bricks: Vec<BrickCheck>,
     error: Option<CheckError>,
 }
@@ -162,7 +165,7 @@ impl Checker<'_> {
                 Weight::new(shape.dtype, shape.rows, shape.cols, view.weight(w))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let (inputs, outputs) = ports(step);
+        let Ports { inputs, outputs } = &self.ports[index];
         let rows = match &info.op {
             Op::Linear { rows: Rows::Wanted, .. } => view.wanted().len(),
             _ => view.rows().len(),
@@ -170,7 +173,7 @@ impl Checker<'_> {
         let gather = |slot: Slot, rows: usize| -> Vec<f32> {
             (0..rows).flat_map(|t| view.row(slot, t).iter().copied()).collect()
         };
-        let inputs: Vec<Vec<f32>> = inputs.into_iter().map(|s| gather(s, rows)).collect();
+        let inputs: Vec<Vec<f32>> = inputs.iter().map(|s| gather(*s, rows)).collect();
         let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
         let tokens: Vec<u32> = view.rows().iter().map(|r| r.token).collect();
         let positions: Vec<u32> = view.rows().iter().map(|r| r.position as u32).collect();
@@ -208,7 +211,7 @@ impl Checker<'_> {
             Op::RmsNorm { rows: Rows::Wanted, .. } | Op::Linear { rows: Rows::Wanted, .. } => view.wanted().len(),
             _ => view.rows().len(),
         };
-        let mut found: Vec<Vec<f32>> = outputs.into_iter().map(|s| gather(s, out_rows)).collect();
+        let mut found: Vec<Vec<f32>> = outputs.iter().map(|s| gather(*s, out_rows)).collect();
         if matches!(info.op, Op::KvWrite { .. } | Op::RopeKvWrite { .. }) {
             let (k, v) = cache(layer);
             found.extend([k, v]);
@@ -279,8 +282,13 @@ fn compare(
 }
 
 /// Activation inputs and outputs of a step in port order (the KV cache is no buffer).
-fn ports(step: &Step) -> (Vec<Slot>, Vec<Slot>) {
-    match &step.kind {
+struct Ports {
+    inputs: Vec<Slot>,
+    outputs: Vec<Slot>,
+}
+
+fn ports(step: &Step) -> Ports {
+    let (inputs, outputs) = match &step.kind {
         StepKind::Input => (vec![], vec![]),
         StepKind::Embed { dst, .. } => (vec![], vec![*dst]),
         StepKind::RmsNorm { src, dst, .. } | StepKind::Rope { src, dst, .. } => (vec![*src], vec![*dst]),
@@ -292,7 +300,8 @@ fn ports(step: &Step) -> (Vec<Slot>, Vec<Slot>) {
         StepKind::Attention { q, dst, .. } => (vec![*q], vec![*dst]),
         StepKind::Add { a, b, dst } => (vec![*a, *b], vec![*dst]),
         StepKind::GatedActivation { gate, up, dst, .. } => (vec![*gate, *up], vec![*dst]),
-    }
+    };
+    Ports { inputs, outputs }
 }
 
 /// Changes a kernel's parameters so that it computes something else.

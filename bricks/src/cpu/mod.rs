@@ -6,6 +6,7 @@
 //! | [`linear`] | matrices (all weight types, in the file's layout) times activations |
 //! | [`attention`] | attention over paged f16 keys and values |
 //! | rows | [`rms_norm_row`], [`add_row`], [`gated_activation`], [`rope_row`], [`quantize_row`], [`embed_row`], conversions |
+//! | [`gang`] | the threads that share a kernel's rows |
 //! | [`probe`] | micro-kernels that reach the processor's peaks, to measure them |
 //!
 //! Kernels compute; they know nothing of threads, buffers or graphs. None allocates or locks. Every kernel gives **the same
@@ -18,9 +19,9 @@
 compile_error!("kernels read the little-endian blocks of model files in place");
 
 pub mod attention;
-pub mod gang;
 mod embed;
 mod error;
+pub mod gang;
 mod level;
 pub mod linear;
 mod math;

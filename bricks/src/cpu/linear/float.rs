@@ -61,39 +61,32 @@ impl<E: Element> Kernel for Float<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let job = &self.job;
-        // Eight sums at once hide the latency of fused multiply-adds, sixteen also reuse what they load.
-        match job.tokens {
-            0 => {}
-            1 => tiles::<S, E, 8, 1>(s, job),
-            _ => tiles::<S, E, 4, 4>(s, job),
-        }
-    }
-}
-
-/// All outputs, in tiles of `R` rows and `N` tokens; smaller at the ends.
-#[inline(always)]
-fn tiles<S: Simd, E: Element, const R: usize, const N: usize>(s: S, job: &Job<'_, &[f32]>) {
-    let mut row = job.rows.start;
-    while row < job.rows.end {
-        let rows = (job.rows.end - row).min(R);
-        let mut t = 0;
-        while t < job.tokens {
-            let tokens = (job.tokens - t).min(N);
-            // SAFETY: rows and tokens are the job's.
-            unsafe {
-                if rows == R && tokens == N {
-                    tile::<S, E, R, N>(s, job, row, t);
-                } else {
-                    for r in row..row + rows {
-                        for t in t..t + tokens {
-                            tile::<S, E, 1, 1>(s, job, r, t);
-                        }
+        let mut row = job.rows.start;
+        // One token: eight sums at once hide the latency of fused multiply-adds. Several: sixteen also reuse what they load.
+        let tall = if job.tokens == 1 { 8 } else { 4 };
+        while row < job.rows.end {
+            let rows = if job.rows.end - row < tall { 1 } else { tall };
+            let mut t = 0;
+            while t < job.tokens {
+                let tokens = (job.tokens - t).min(4);
+                // SAFETY: rows and tokens are the job's.
+                unsafe {
+                    match (rows, tokens) {
+                        (8, _) => tile::<S, E, 8, 1>(s, job, row, t),
+                        (4, 1) => tile::<S, E, 4, 1>(s, job, row, t),
+                        (4, 2) => tile::<S, E, 4, 2>(s, job, row, t),
+                        (4, 3) => tile::<S, E, 4, 3>(s, job, row, t),
+                        (4, _) => tile::<S, E, 4, 4>(s, job, row, t),
+                        (_, 1) => tile::<S, E, 1, 1>(s, job, row, t),
+                        (_, 2) => tile::<S, E, 1, 2>(s, job, row, t),
+                        (_, 3) => tile::<S, E, 1, 3>(s, job, row, t),
+                        (_, _) => tile::<S, E, 1, 4>(s, job, row, t),
                     }
                 }
+                t += tokens;
             }
-            t += tokens;
+            row += rows;
         }
-        row += rows;
     }
 }
 

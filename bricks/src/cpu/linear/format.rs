@@ -28,7 +28,8 @@ pub(in crate::cpu) trait Sink<L: RowLanes> {
 pub(in crate::cpu) trait Format {
     /// Which.
     const DTYPE: DType;
-    /// Largest unsigned code.
+    /// Largest unsigned code. Only AVX2 has to know: its 16-bit sums saturate.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     const MAX: u8;
     /// Subtracted from every code. 128 if (and only if) codes have 8 bits.
     const OFFSET: i16;

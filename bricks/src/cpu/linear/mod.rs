@@ -12,7 +12,7 @@
 //! * The bias is added last.
 //!
 //! # How
-//! Rows are processed in groups, one lane per row (see [`lanes`]). One token: blocks are unpacked in registers and used at
+//! Rows are processed in groups, one lane per row (see `lanes`). One token: blocks are unpacked in registers and used at
 //! once. Several: a panel of 512 inputs of the group is unpacked to the stack, then all tokens pass in tiles, so
 //! weights are read and unpacked once and activations come from the second-level cache.
 
@@ -160,6 +160,25 @@ fn float<E: float::Element>(level: SimdLevel, job: Job<'_, &[f32]>) {
 }
 
 /// The kernel for weights of one type at one level; chosen once, when a graph is lowered.
+///
+/// ```
+/// use bricks::cpu::SimdLevel;
+/// use bricks::cpu::linear::{Acts, LinearKernel, Matrix};
+/// use bricks::quant::{encode_row, q8::Q8Rows};
+/// use bricks::DType;
+///
+/// // Three rows of 64 ones, two tokens.
+/// let mut weight = vec![0; 3 * DType::Q8_0.row_bytes(64).unwrap()];
+/// encode_row(DType::Q8_0, &[1.0; 3 * 64], &mut weight)?;
+/// let acts = Q8Rows::from_values(64, &[0.5; 2 * 64])?;
+///
+/// let kernel = LinearKernel::new(DType::Q8_0, SimdLevel::detect());
+/// let mut out = [0.0; 2 * 3];
+/// let matrix = Matrix { weight: &weight, rows: 3, cols: 64, bias: None };
+/// kernel.apply(&matrix, Acts::Q8((&acts).into()), &mut out)?;
+/// assert!(out.iter().all(|y| (y - 32.0).abs() < 0.01));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct LinearKernel {
     dtype: DType,

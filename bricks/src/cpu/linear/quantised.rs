@@ -128,18 +128,34 @@ unsafe fn accumulate<L: RowLanes, F: Format, const N: usize>(
     }
 }
 
+/// Asks for a share of the next group's rows while chunk `index` of this one is used.
+///
+/// A group reads as many streams as it has lanes, each too short for the processor to foresee; together they are one
+/// contiguous run of memory, which is what this asks for, a few lines at a time.
+#[inline(always)]
+fn prefetch<L: RowLanes, F: Format>(l: L, group: Group, index: usize) {
+    const LINE: usize = 64;
+    let share = L::ROWS * F::BYTES / F::CHUNKS;
+    let next = group.rows.base.wrapping_add(L::ROWS * group.rows.stride + index * share);
+    for line in 0..share.div_ceil(LINE) {
+        l.prefetch(next.wrapping_add(line * LINE));
+    }
+}
+
 /// Uses chunks at once, for one token.
 struct Use<L: RowLanes, F> {
     token: [Token; 1],
     /// Chunk 0 of the block that is being unpacked.
     first: usize,
     acc: [L::R; 1],
+    group: Group,
     format: PhantomData<F>,
 }
 
 impl<L: RowLanes, F: Format> Sink<L> for Use<L, F> {
     #[inline(always)]
     fn put(&mut self, l: L, index: usize, chunk: Chunk<L>) {
+        prefetch::<L, F>(l, self.group, self.first + index);
         // SAFETY: `one_token` unpacks as many blocks as the token has.
         unsafe { accumulate::<L, F, 1>(l, &chunk, &self.token, self.first + index, &mut self.acc) }
     }
@@ -151,8 +167,13 @@ impl<L: RowLanes, F: Format> Sink<L> for Use<L, F> {
 unsafe fn one_token<L: RowLanes, F: Format>(l: L, job: &Job<'_, Q8Acts<'_>>, group: Group) {
     // SAFETY: there is a token 0; each block of the rows is readable; the outputs are the job's.
     unsafe {
-        let mut sink =
-            Use::<L, F> { token: [Token::new(&job.acts, 0)], first: 0, acc: [l.splat_r(0.0)], format: PhantomData };
+        let mut sink = Use::<L, F> {
+            token: [Token::new(&job.acts, 0)],
+            first: 0,
+            acc: [l.splat_r(0.0)],
+            group,
+            format: PhantomData,
+        };
         for block in 0..job.row_bytes / F::BYTES {
             sink.first = block * F::CHUNKS;
             F::unpack(l, group.rows.skip(block * F::BYTES), &mut sink);
@@ -162,15 +183,20 @@ unsafe fn one_token<L: RowLanes, F: Format>(l: L, job: &Job<'_, Q8Acts<'_>>, gro
 }
 
 /// Keeps chunks for several tokens.
-struct Keep<'a, L: RowLanes> {
+struct Keep<'a, L: RowLanes, F> {
     panel: &'a mut [MaybeUninit<Chunk<L>>; PANEL],
     /// Chunk 0 of the block that is being unpacked.
     first: usize,
+    /// Chunk 0 of the panel.
+    base: usize,
+    group: Group,
+    format: PhantomData<F>,
 }
 
-impl<L: RowLanes> Sink<L> for Keep<'_, L> {
+impl<L: RowLanes, F: Format> Sink<L> for Keep<'_, L, F> {
     #[inline(always)]
-    fn put(&mut self, _: L, index: usize, chunk: Chunk<L>) {
+    fn put(&mut self, l: L, index: usize, chunk: Chunk<L>) {
+        prefetch::<L, F>(l, self.group, self.base + self.first + index);
         self.panel[self.first + index].write(chunk);
     }
 }
@@ -184,10 +210,11 @@ unsafe fn panels<L: RowLanes, F: Format>(l: L, job: &Job<'_, Q8Acts<'_>>, group:
     let mut first = 0;
     while first < chunks {
         let len = (chunks - first).min(PANEL);
-        let mut sink = Keep { panel: &mut panel, first: 0 };
+        let mut sink = Keep::<L, F> { panel: &mut panel, first: 0, base: first, group, format: PhantomData };
         while sink.first < len {
-            // SAFETY: chunk `first + sink.first` begins a block of the rows, as panels are whole blocks.
-            unsafe { F::unpack(l, group.rows.skip((first + sink.first) / F::CHUNKS * F::BYTES), &mut sink) };
+            let block = (first + sink.first) / F::CHUNKS;
+            // SAFETY: `block` is a block of the rows, as panels are whole blocks.
+            unsafe { F::unpack(l, group.rows.skip(block * F::BYTES), &mut sink) };
             sink.first += F::CHUNKS;
         }
         // SAFETY: `unpack` has written chunks `0..len`.

@@ -76,6 +76,12 @@ impl RowLanes for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: prefetching never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_4_quads(self, rows: RowsAt) -> [__m256i; 4] {
         // SAFETY: the caller promises 16 bytes per row; the loads need no alignment.
         unsafe {
@@ -178,12 +184,12 @@ unsafe fn sum_of_quads<F: Format>(codes: &[__m256i; 8], acts: *const i8, first: 
         while q < end {
             let stop = if q + run < end { q + run } else { end };
             let mut sum = _mm256_maddubs_epi16(codes[q], broadcast(acts, q));
-            q += 1;
-            while q < stop {
+            #[allow(clippy::needless_range_loop)] // the compiler unrolls this form only, and that is half of the speed
+            for q in q + 1..stop {
                 sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes[q], broadcast(acts, q)));
-                q += 1;
             }
             total = _mm256_add_epi32(total, _mm256_madd_epi16(sum, ones));
+            q = stop;
         }
         total
     }

@@ -67,6 +67,12 @@ impl RowLanes for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: prefetching never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_4_quads(self, rows: RowsAt) -> [__m512i; 4] {
         // SAFETY: the caller promises 16 bytes per row; the loads need no alignment.
         unsafe {

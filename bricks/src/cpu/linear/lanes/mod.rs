@@ -60,6 +60,9 @@ pub(in crate::cpu) trait RowLanes: Copy {
     /// Sixteen bytes are readable from every row's address on.
     unsafe fn load_4_quads(self, rows: RowsAt) -> [Self::U; 4];
 
+    /// Asks for the cache line of an address, which need not be valid.
+    fn prefetch(self, address: *const u8);
+
     /// The same 32 bits in every lane.
     fn splat_u(self, bits: u32) -> Self::U;
     fn and(self, a: Self::U, b: Self::U) -> Self::U;

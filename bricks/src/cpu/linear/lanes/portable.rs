@@ -54,6 +54,9 @@ impl RowLanes for Portable {
     }
 
     #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
     fn splat_u(self, bits: u32) -> U {
         [bits; ROWS]
     }

@@ -1,0 +1,139 @@
+//! Kernels on data that stay in the cache, at the level this processor is detected to have.
+//!
+//! ```text
+//! cargo bench -p brick-benches                       all
+//! cargo bench -p brick-benches -- linear/Q4_1        one format
+//! BRICK_SIMD=avx2 cargo bench -p brick-benches       a lower level
+//! ```
+//!
+//! Throughput is in operations (a multiply-add counts two) for matrices and attention, in elements for rows. Compare runs
+//! only with runs of the same machine, and within a minute; what lasts is the ratio between two entries.
+
+#![allow(missing_docs)] // what `criterion_group!` generates
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use bricks::cpu::attention::{AttentionGroup, KvPage};
+use bricks::cpu::linear::{Acts, LinearKernel, Matrix};
+use bricks::cpu::{SimdLevel, gated_activation, quantize_row, rms_norm_row};
+use bricks::quant::encode_row;
+use bricks::quant::q8::Q8Rows;
+use bricks::{ActKind, DType};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use half::f16;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+/// Formats with a kernel of their own.
+const FORMATS: [DType; 7] = [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q8_0, DType::Q4_K, DType::Q6_K, DType::F16];
+/// Decoding, a small batch (or a draft to verify), a prompt.
+const TOKENS: [usize; 3] = [1, 8, 64];
+/// SmolLM2-135M's first feed-forward matrix.
+const K: usize = 576;
+const N: usize = 1536;
+
+fn values(n: usize, seed: u64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..n).map(|_| rng.next_u32() as f32 / u32::MAX as f32 - 0.5).collect()
+}
+
+fn linear(c: &mut Criterion) {
+    let level = SimdLevel::detect();
+    for dtype in FORMATS {
+        // Super-blocks of 256 do not divide 576: the next width that has whole ones.
+        let k = K.next_multiple_of(dtype.block_len());
+        let row_bytes = dtype.row_bytes(k).expect("invariant: whole blocks");
+        let mut weight = vec![0; N * row_bytes];
+        for (row, values) in weight.chunks_exact_mut(row_bytes).zip(values(N * k, 1).chunks_exact(k)) {
+            encode_row(dtype, values, row).expect("invariant: lengths agree");
+        }
+        let matrix = Matrix { weight: &weight, rows: N, cols: k, bias: None };
+        let kernel = LinearKernel::new(dtype, level);
+        let mut group = c.benchmark_group(format!("linear/{}/{level}", dtype.name()));
+        for tokens in TOKENS {
+            let x = values(tokens * k, 2);
+            let q8 = Q8Rows::from_values(k, &x).expect("invariant: whole blocks");
+            let mut out = vec![0.0; tokens * N];
+            group.throughput(Throughput::Elements((2 * tokens * k * N) as u64));
+            group.bench_function(BenchmarkId::new(format!("{k}x{N}"), tokens), |b| {
+                b.iter(|| {
+                    let acts = if kernel.takes_q8() { Acts::Q8((&q8).into()) } else { Acts::F32(&x) };
+                    kernel.apply(black_box(&matrix), black_box(acts), &mut out).expect("invariant: lengths agree");
+                    black_box(&mut out);
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+fn rows(c: &mut Criterion) {
+    let level = SimdLevel::detect();
+    let mut group = c.benchmark_group(format!("rows/{level}"));
+    let (x, gain) = (values(K, 3), values(K, 4));
+    let mut out = vec![0.0; K];
+    group.throughput(Throughput::Elements(K as u64));
+    bench(&mut group, &format!("rms_norm/{K}"), || {
+        rms_norm_row(level, black_box(&x), black_box(&gain), 1e-5, &mut out).expect("invariant: lengths agree");
+        black_box(&mut out);
+    });
+    let mut q8 = Q8Rows::zeros(1, K).expect("invariant: whole blocks");
+    bench(&mut group, &format!("quantize/{K}"), || {
+        let mut row = q8.row_mut(0).expect("invariant: one row");
+        quantize_row(level, black_box(&x), &mut row).expect("invariant: lengths agree");
+        black_box(&mut q8);
+    });
+    let (gate, up) = (values(N, 5), values(N, 6));
+    let mut out = vec![0.0; N];
+    group.throughput(Throughput::Elements(N as u64));
+    for (name, act) in [("silu", ActKind::Silu), ("gelu_tanh", ActKind::GeluTanh)] {
+        bench(&mut group, &format!("gated_{name}/{N}"), || {
+            gated_activation(level, act, black_box(&gate), black_box(&up), &mut out).expect("invariant: lengths agree");
+            black_box(&mut out);
+        });
+    }
+    group.finish();
+}
+
+/// One group of query heads over `positions` of context: 3 heads of 64 (SmolLM2), 6 of 128 (Qwen2.5-1.5B).
+fn attention(c: &mut Criterion) {
+    const PAGE: usize = 32;
+    let level = SimdLevel::detect();
+    let mut group = c.benchmark_group(format!("attention/{level}"));
+    for (heads, head_dim) in [(3, 64), (6, 128)] {
+        let spec =
+            AttentionGroup { heads, head_dim, page_len: PAGE, scale: 1.0 / (head_dim as f32).sqrt(), softcap: None };
+        for positions in [64, 512] {
+            let half = |seed| values(positions * head_dim, seed).into_iter().map(f16::from_f32).collect::<Vec<_>>();
+            let (q, keys, values) = (values(heads * head_dim, 7), half(8), half(9));
+            let mut scratch = vec![0.0; spec.scratch_len()];
+            let mut out = vec![0.0; heads * head_dim];
+            let page = |i: usize| {
+                let range = i * PAGE * head_dim..(i + 1) * PAGE * head_dim;
+                Some(KvPage { keys: keys.get(range.clone())?, values: values.get(range)? })
+            };
+            // Scores and weighted values: two multiply-adds per element of a position and head.
+            group.throughput(Throughput::Elements((4 * heads * head_dim * positions) as u64));
+            bench(&mut group, &format!("{heads}x{head_dim}/{positions}"), || {
+                spec.run(level, black_box(&q), 0..positions, page, &mut scratch, &mut out)
+                    .expect("invariant: lengths agree");
+                black_box(&mut out);
+            });
+        }
+    }
+    group.finish();
+}
+
+fn bench(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut f: impl FnMut()) {
+    group.bench_function(name, |b| b.iter(&mut f));
+}
+
+criterion_group! {
+    name = kernels;
+    // Kernels of microseconds: a second each gives thousands of calls.
+    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    targets = linear, rows, attention
+}
+criterion_main!(kernels);

@@ -1,0 +1,125 @@
+"""What the comparisons share: statistics of pairs, running a child, the record of a run. Standard library only."""
+
+import datetime
+import hashlib
+import json
+import math
+import os
+import platform
+import random
+import re
+import statistics
+import subprocess
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RUNS = REPOSITORY / "benches" / "runs"
+BRICK = REPOSITORY / "target" / "release" / "brick"
+
+
+def ratio(pairs, resamples=2000, seed=0x627269636B):
+    """Median of candidate / base over pairs, with its 95 % interval (circular block bootstrap, as in src/stats.rs)."""
+    ratios = [candidate / base for base, candidate in pairs]
+    n = len(ratios)
+    block = math.ceil(n ** (1 / 3))
+    rng = random.Random(seed)
+    medians = []
+    for _ in range(resamples):
+        sample = []
+        while len(sample) < n:
+            start = rng.randrange(n)
+            sample += [ratios[(start + i) % n] for i in range(min(block, n - len(sample)))]
+        medians.append(statistics.median(sample))
+    medians.sort()
+    at = lambda q: medians[round((resamples - 1) * q)]
+    return {"estimate": statistics.median(ratios), "low": at(0.025), "high": at(0.975), "pairs": n}
+
+
+def interval(values, **options):
+    """Median of single values, with its interval."""
+    return ratio([(1.0, v) for v in values], **options)
+
+
+def run(command, **options):
+    """Standard output of a child; its standard error is part of the message when it fails."""
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
+    if done.returncode != 0:
+        raise SystemExit(f"{command[0]} failed with {done.returncode}:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def model_file(brick, model):
+    """The file of a model that brick knows by this name."""
+    return Path(model) if Path(model).is_file() else Path(json.loads(run([brick, "inspect", model, "--json"]))["path"])
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else None
+
+
+def load():
+    """Runnable tasks per core over the last minute: how busy the machine was."""
+    return round(os.getloadavg()[0] / (os.cpu_count() or 1), 2)
+
+
+def set_nice(nice):
+    """For this process and all children, so for both sides alike. Raising priority needs the right to."""
+    try:
+        os.nice(nice)
+    except OSError as error:
+        raise SystemExit(f"--nice {nice}: {error}") from error
+
+
+def machine():
+    info = {"os": f"{platform.system()} {platform.release()}", "arch": platform.machine(), "cpus": os.cpu_count()}
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+        field = lambda name: re.search(rf"^{name}\s*: (.*)$", text, re.M).group(1)
+        info |= {"cpu": field("model name"), "family_model_stepping": "/".join(map(field, ("cpu family", "model", "stepping"))),
+                 "hypervisor": " hypervisor" in field("flags")}
+        info["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
+        info["transparent_huge_pages"] = re.search(
+            r"\[(\w+)\]", Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()).group(1)
+    except (OSError, AttributeError, ValueError):
+        info.setdefault("cpu", platform.processor() or info["arch"])
+    return info
+
+
+def brick_build(brick):
+    """Which program: version, commit of the checkout, and the hash of the file, which alone is certain."""
+    git = lambda *a: subprocess.run(["git", "-C", REPOSITORY, *a], capture_output=True, text=True).stdout.strip()
+    return {"version": run([brick, "--version"]).strip(), "sha256": sha256(brick),
+            "checkout": git("rev-parse", "--short", "HEAD"), "checkout_dirty": bool(git("status", "--porcelain", "-uno"))}
+
+
+def record(experiment, table):
+    """Appends an experiment to runs/<date>-<machine>/raw.json and writes SETUP.md anew from all of them."""
+    host = machine()
+    slug = re.sub(r"\(r\)|\(tm\)|processor|cpu|@.*", "", host["cpu"].lower())
+    slug = "-".join(re.findall(r"[a-z0-9]+", slug)) or host["arch"]
+    folder = RUNS / f"{datetime.date.today().isoformat()}-{slug}-{host['cpus']}cpu"
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = folder / "raw.json"
+    data = json.loads(raw.read_text()) if raw.exists() else {"schema": "brick.runs/1", "machine": host, "experiments": []}
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    data["experiments"].append({"finished": now, "table": table} | experiment)
+    partial = raw.with_suffix(".partial")
+    partial.write_text(json.dumps(data, indent=1) + "\n")
+    partial.replace(raw)
+    (folder / "SETUP.md").write_text(setup(data))
+    return folder
+
+
+def setup(data):
+    lines = ["# Set-up and results", "", "Written from `raw.json` by the scripts in `benches/peers`. Brackets are 95 % intervals.", "", "## Machine", ""]
+    lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in data["machine"].items()]
+    for e in data["experiments"]:
+        lines += ["", f"## {e['title']}", "", f"    {e['command']}", ""]
+        lines += [f"- finished: {e['finished']}", f"- model: {e['model']['file']}, {e['model']['bytes']} bytes, SHA-256 `{e['model']['sha256']}`"]
+        for name, build in e["programs"].items():
+            lines.append(f"- {name}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in build.items()))
+        lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in e["settings"].items()]
+        loads = e["load_per_cpu"]
+        lines += [f"- load per CPU while it ran (these runs included): {min(loads)} to {max(loads)}", "", e["table"]]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,104 @@
+//! SmolLM2 135M Instruct, through the program. It is pulled into the user's own cache if it is not there.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use brick_models::registry::Registry;
+
+use crate::profile::assert_valid;
+use crate::shell::{Brick, Shell};
+
+/// The file of the model.
+fn model() -> &'static PathBuf {
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let registry = Registry::open_default().unwrap();
+        let reference = registry.parse("smollm2:135m").unwrap();
+        registry.resolve(&reference, &()).unwrap_or_else(|e| panic!("the tests need SmolLM2: {e}"))
+    })
+}
+
+fn brick<'s>(shell: &'s Shell, command: &str, words: &str) -> Brick<'s> {
+    words.split_whitespace().fold(shell.brick(command).arg(model()), Brick::arg)
+}
+
+#[test]
+fn it_answers_a_question() {
+    let shell = Shell::new();
+    let output = brick(&shell, "run", "-n 24").arg("What is the capital of France?").succeeds();
+    assert!(output.stdout.contains("Paris"), "{output}");
+}
+
+#[test]
+fn it_answers_by_name_without_a_network() {
+    model();
+    let shell = Shell::new();
+    let home = Registry::default_home().unwrap();
+    let output = shell.brick("run smollm2 -n 24").arg("What is the capital of France?").env("BRICK_HOME", home).succeeds();
+    assert!(output.stdout.contains("Paris"), "{output}");
+}
+
+#[test]
+fn the_cache_knows_it() {
+    model();
+    let shell = Shell::new();
+    let home = Registry::default_home().unwrap();
+    let list = shell.brick("list --json").env("BRICK_HOME", &home).json();
+    let row = list["models"].as_array().unwrap().iter().find(|m| m["reference"] == "smollm2:135m").unwrap();
+    let pulled = shell.brick("pull smollm2 --json").env("BRICK_HOME", &home).json();
+    assert_eq!(pulled["was_cached"], true);
+    assert_eq!((&pulled["sha256"], &pulled["path"]), (&row["sha256"], &row["path"]));
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let shell = Shell::new();
+    let run = |threads: &str| {
+        brick(&shell, "run", "--json --raw -n 12 --logprobs 3 --echo --threads").arg(threads).arg("Once upon a time, there was").json()
+    };
+    let (one, two) = (run("1"), run("2"));
+    assert_eq!(one["generated_ids"], two["generated_ids"]);
+    assert_eq!(one["logprobs"], two["logprobs"]);
+    let sure = one["logprobs"].as_array().unwrap().iter().filter(|p| p["logprob"].as_f64().unwrap() > -1.5).count();
+    assert!(sure >= 8, "a model that reads English finds most of this likely: {}", one["logprobs"]);
+}
+
+#[test]
+fn it_ends_its_answers_itself() {
+    let shell = Shell::new();
+    let report = brick(&shell, "run", "--json -n 200").arg("Reply with the single word: yes").json();
+    assert_eq!(report["finish"]["reason"], "end_of_text", "{report}");
+    assert!(!report["text"].as_str().unwrap().contains("<|im_end|>"));
+}
+
+#[test]
+fn text_of_all_kinds_comes_back() {
+    let shell = Shell::new();
+    for text in ["Grüße, 世界! 👩‍👩‍👧 e\u{301}", "fn main() {\n\tprintln!(\"{}\", 1);\n}\n", "   spaces   \n\n\n"] {
+        let ids = brick(&shell, "tokenize", "--ids").stdin(text).succeeds().stdout;
+        assert_eq!(brick(&shell, "tokenize", "--decode --json").stdin(ids).json()["text"], text);
+    }
+}
+
+#[test]
+fn the_profile_accounts_for_its_time() {
+    let shell = Shell::with_machine();
+    let profile = brick(&shell, "profile", "--pp 64 --tg 8 --repeat 1 --json").json();
+    assert_valid(&profile);
+    for phase in profile["phases"].as_array().unwrap() {
+        let coverage = phase["derived"]["coverage"].as_f64().unwrap();
+        assert!(coverage > 0.95, "{}: {coverage}", phase["phase"]);
+    }
+    let weights = profile["phases"][1]["derived"]["work"]["weight_bytes_per_token"].as_f64().unwrap();
+    let file = std::fs::metadata(model()).unwrap().len() as f64;
+    assert!(weights > 0.9 * file && weights < file, "a token reads every weight once: {weights} of {file}");
+}
+
+#[test]
+fn its_bricks_agree_and_a_broken_one_is_found() {
+    let shell = Shell::new();
+    brick(&shell, "check", "--prompt wall").succeeds();
+    let output = brick(&shell, "check", "--prompt wall --sabotage blk.7.ffn_down").run();
+    assert_eq!(output.code, Some(3), "{output}");
+    assert!(output.stdout.contains("first divergence: blk.7.ffn_down ("), "{output}");
+}

@@ -1,0 +1,95 @@
+//! A decode step (forward call and choice of the token) allocates nothing, on any thread; recording does not either.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use brick_profiler::{BrickProfiler, NoRecord, Recorder};
+use brick_runtime::{Batch, EngineOptions, Row, Sampler, SamplerOptions};
+use common::{MODELS, engine, model, options, tokens};
+
+/// Counts what is allocated anywhere in the process while counting is on.
+struct Counting;
+
+static ON: AtomicBool = AtomicBool::new(false);
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if ON.load(Ordering::Relaxed) {
+            COUNT.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the caller's contract is ours.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        if ON.load(Ordering::Relaxed) {
+            COUNT.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the caller's contract is ours.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if ON.load(Ordering::Relaxed) {
+            COUNT.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the caller's contract is ours.
+        unsafe { System.realloc(ptr, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn counted(f: impl FnOnce()) -> usize {
+    COUNT.store(0, Ordering::SeqCst);
+    ON.store(true, Ordering::SeqCst);
+    f();
+    ON.store(false, Ordering::SeqCst);
+    COUNT.load(Ordering::SeqCst)
+}
+
+fn decode_steps<R: Recorder>(name: &str, threads: usize, recorder: impl FnOnce(&brick_runtime::Engine) -> R) -> usize {
+    let m = model(name);
+    let mut e = engine(&m, &EngineOptions { threads, ..options() });
+    let mut recorder = recorder(&e);
+    let sequence = e.new_sequence().unwrap();
+    let ids = tokens(30, m.spec.vocab, 1);
+    let mut batch = Batch::with_capacity(64);
+    batch.push_tokens(sequence, 0, &ids);
+    let mut history = ids.clone();
+    history.reserve(64);
+    let sampling = SamplerOptions { temperature: 0.8, repeat_penalty: 1.1, ..SamplerOptions::default() };
+    let mut sampler = Sampler::new(sampling, m.spec.vocab).unwrap();
+    let mut token = {
+        let logits = e.forward_observed(&batch, &mut recorder, &mut brick_runtime::engine::NoObserver).unwrap();
+        sampler.sample(logits.last().unwrap(), &history).unwrap()
+    };
+    // 40 steps: the context grows over the edge of a KV block, twice.
+    counted(|| {
+        for _ in 0..40 {
+            batch.clear();
+            batch.push(Row { token, position: history.len(), sequence, wanted: true });
+            history.push(token);
+            let logits = e.forward_observed(&batch, &mut recorder, &mut brick_runtime::engine::NoObserver).unwrap();
+            token = sampler.sample(logits.last().unwrap(), &history).unwrap();
+        }
+    })
+}
+
+#[test]
+fn decoding_allocates_nothing() {
+    // One test only: the counter is global.
+    assert!(counted(|| drop(std::hint::black_box(vec![1u8; 100]))) >= 2, "the counter counts");
+    for name in MODELS {
+        for threads in [1, 2] {
+            assert_eq!(decode_steps(name, threads, |_| NoRecord), 0, "{name}, {threads} threads");
+        }
+    }
+    let recorded = decode_steps("qwen2-tiny", 2, |e| BrickProfiler::new(&e.plan().info, 64));
+    assert_eq!(recorded, 0, "while recording");
+}
