@@ -122,16 +122,19 @@ impl Board {
 
     /// The board as Markdown, ending in a line break.
     pub fn markdown(&self) -> String {
-        let mut out = String::from("| family | corroborated | falsified | not testable |\n| --- | ---: | ---: | ---: |\n");
-        let row = |name: &str, s: Score| {
-            format!("| {name} | {} | {} | {} |\n", s.corroborated, s.falsified, s.not_testable)
-        };
+        let mut out =
+            String::from("| family | corroborated | falsified | not testable |\n| --- | ---: | ---: | ---: |\n");
+        let row =
+            |name: &str, s: Score| format!("| {name} | {} | {} | {} |\n", s.corroborated, s.falsified, s.not_testable);
         for family in Family::ALL.into_iter().filter(|f| self.score_of(*f).total() > 0) {
             out.push_str(&row(family.name(), self.score_of(family)));
         }
         out.push_str(&row("**all**", self.score));
         for family in Family::ALL.into_iter().filter(|f| self.score_of(*f).total() > 0) {
-            let _ = write!(out, "\n## {family}\n\n| id | claim | threshold | verdict | seen |\n| --- | --- | --- | --- | --- |\n");
+            let _ = write!(
+                out,
+                "\n## {family}\n\n| id | claim | threshold | verdict | seen |\n| --- | --- | --- | --- | --- |\n"
+            );
             for e in self.of_family(family) {
                 let seen = match &e.verdict {
                     Verdict::Corroborated { evidence } => evidence.clone(),

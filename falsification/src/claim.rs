@@ -29,15 +29,8 @@ pub enum Family {
 
 impl Family {
     /// Every family, in the order of the board.
-    pub const ALL: [Family; 7] = [
-        Self::Brick,
-        Self::Budget,
-        Self::Backend,
-        Self::Profiler,
-        Self::ExecutionGraph,
-        Self::Structure,
-        Self::Trap,
-    ];
+    pub const ALL: [Family; 7] =
+        [Self::Brick, Self::Budget, Self::Backend, Self::Profiler, Self::ExecutionGraph, Self::Structure, Self::Trap];
 
     /// The name used in every report.
     pub const fn name(self) -> &'static str {

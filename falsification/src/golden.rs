@@ -14,6 +14,12 @@ use crate::runs;
 /// Rows of a call in teacher-forced runs.
 const ROWS: usize = 128;
 
+/// Two tokens whose log-probabilities differ by less, in nats, are as good as equal where activations are rounded to 8 bits.
+pub const TIE: f64 = 0.25;
+
+/// The largest preference, in nats, that llama.cpp reverses when it runs the same file in another way.
+pub const LARGEST_SELF_FLIP: f64 = 0.5;
+
 /// A golden file.
 #[derive(Debug, Clone, Deserialize)]
 pub struct GoldenFile {
@@ -62,6 +68,14 @@ impl GoldenFile {
             let file = format!("falsification/reference/golden/{name}.json");
             return Err(Refusal::not_testable(format!("needs {file} of the source tree")));
         }
+        Self::read(&path)
+    }
+
+    /// Reads a golden file.
+    ///
+    /// # Errors
+    /// Falsified if it cannot be read.
+    pub fn read(path: &Path) -> Result<Self, Refusal> {
         Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
     }
 
@@ -82,7 +96,8 @@ impl GoldenFile {
         let mut n = 0;
         for r in &self.records {
             require_eq(&format!("ids of {}", r.id), &model.tokenizer.encode(&r.text, options)?, &r.prompt_ids)?;
-            let text = model.tokenizer.decode(&r.greedy_ids, DecodeOptions { skip_special: true, keep_space_prefix: true })?;
+            let text =
+                model.tokenizer.decode(&r.greedy_ids, DecodeOptions { skip_special: true, keep_space_prefix: true })?;
             require_eq(&format!("text of the continuation of {}", r.id), &text, &r.greedy_text)?;
             n += r.prompt_ids.len();
         }
@@ -118,11 +133,17 @@ impl GoldenFile {
             let ids = [r.prompt_ids.as_slice(), &r.greedy_ids].concat();
             let expected: HashMap<usize, &Vec<(u32, f64)>> = r.positions.iter().copied().zip(&r.top).collect();
             let options = EngineOptions { threads, ..runs::options(ids.len(), ROWS.min(ids.len())) };
-            runs::each_logits(model, &options, &ids, |p| expected.contains_key(&p), |p, row| {
-                if let Some(top) = expected.get(&p) {
-                    agreement.see(&r.id, p, top, row);
-                }
-            })?;
+            runs::each_logits(
+                model,
+                &options,
+                &ids,
+                |p| expected.contains_key(&p),
+                |p, row| {
+                    if let Some(top) = expected.get(&p) {
+                        agreement.see(&r.id, p, top, row);
+                    }
+                },
+            )?;
         }
         Ok(agreement)
     }
@@ -173,6 +194,47 @@ impl Agreement {
         1.0 - self.flips.len() as f64 / self.positions.max(1) as f64
     }
 
+    /// Share of positions with the same most likely token, or where the other engine prefers its own to ours by less than
+    /// `tie` nats.
+    pub fn share_but_ties(&self, tie: f64) -> f64 {
+        let apart = self.flips.iter().filter(|f| f.margin.is_none_or(|m| m >= tie)).count();
+        1.0 - apart as f64 / self.positions.max(1) as f64
+    }
+
+    /// What is asked of weights that are stored as floats: no activation is rounded to 8 bits, by either engine.
+    ///
+    /// # Errors
+    /// Falsified below 99 % of positions with the same most likely token, or from a mean divergence of 0.01 nats.
+    pub fn require_with_floats(&self) -> Result<(), Refusal> {
+        self.require_positions()?;
+        let expected = "≥ 99 % of positions with the same top token, a mean divergence below 0.01 nats";
+        require(self.share() >= 0.99 && self.mean_kl() < 0.01, expected, || self.to_string())
+    }
+
+    /// What is asked of weights that meet activations rounded to 8 bits.
+    ///
+    /// There no two engines agree to 99 %, not even one with itself: `reference/golden/self-agreement-q4_1.json` has llama.cpp
+    /// run in two other ways than those recorded, with the same top token at 96.8 % and 96.6 % of positions and flips up to
+    /// [`LARGEST_SELF_FLIP`]. A difference in the last bit of a sum moves activations across rounding steps, and a few layers on
+    /// everything is rounded differently. So ties of less than [`TIE`] are set aside, and flips beyond what llama.cpp does to
+    /// itself are not excused at all.
+    ///
+    /// # Errors
+    /// Falsified below 99 % of positions, ties aside, or below 95 % with them; by a flip of twice [`LARGEST_SELF_FLIP`]; or from
+    /// a mean divergence of 0.01 nats.
+    pub fn require_with_q8(&self) -> Result<(), Refusal> {
+        self.require_positions()?;
+        let expected = "≥ 99 % of positions with the same top token or a tie, ≥ 95 % without ties, no flip from 1 nat on, a mean \
+                        divergence below 0.01 nats";
+        let large = self.flips.iter().any(|f| f.margin.is_none_or(|m| m >= 2.0 * LARGEST_SELF_FLIP));
+        let fine = self.share_but_ties(TIE) >= 0.99 && self.share() >= 0.95 && self.mean_kl() < 0.01 && !large;
+        require(fine, expected, || self.to_string())
+    }
+
+    fn require_positions(&self) -> Result<(), Refusal> {
+        require(self.positions >= 500, "at least 500 positions", || self.positions.to_string())
+    }
+
     /// Mean divergence in nats.
     pub fn mean_kl(&self) -> f64 {
         self.kl_sum / self.positions.max(1) as f64
@@ -196,6 +258,7 @@ impl std::fmt::Display for Agreement {
         let same = self.positions - self.flips.len();
         let share = 100.0 * self.share();
         write!(f, "same top token at {same} of {} positions ({share:.2} %), ", self.positions)?;
+        write!(f, "{:.2} % but for ties, ", 100.0 * self.share_but_ties(TIE))?;
         write!(f, "KL mean {:.5}, largest {:.4} nats", self.mean_kl(), self.kl_max)?;
         self.flips.iter().try_for_each(|flip| write!(f, "\n{flip}"))
     }
@@ -261,6 +324,17 @@ mod tests {
         a.see("x", 5, &top, &[0.0, 0.0, 0.5]);
         assert_eq!((a.positions, a.flips.len()), (2, 1));
         assert_eq!(a.flips[0].to_string(), "x[4]: 0 for 2, margin 0.125 nats");
-        assert_eq!(a.share(), 0.5);
+        assert_eq!((a.share(), a.share_but_ties(0.2), a.share_but_ties(0.1)), (0.5, 1.0, 0.5));
+        assert!(a.require_with_floats().is_err(), "two positions are not enough");
+        let mut b = Agreement { positions: 1000, ..a };
+        assert!(b.require_with_floats().is_ok() && b.require_with_q8().is_ok());
+        b.flips[0].margin = None;
+        assert!(b.require_with_q8().is_err(), "a token that is not even in their list");
+        b.flips = vec![b.flips[0].clone(); 11];
+        assert!(b.require_with_floats().is_err());
+        b.flips.clear();
+        assert!(b.require_with_q8().is_ok());
+        b.kl_sum = 11.0;
+        assert!(b.require_with_floats().is_err() && b.require_with_q8().is_err());
     }
 }

@@ -10,14 +10,7 @@ use crate::claim::{Refusal, require_some};
 
 /// One thread, one sequence, logits of every row.
 pub fn options(context: usize, rows: usize) -> EngineOptions {
-    EngineOptions {
-        threads: 1,
-        context,
-        sequences: 1,
-        max_rows: rows,
-        max_wanted: rows,
-        ..EngineOptions::default()
-    }
+    EngineOptions { threads: 1, context, sequences: 1, max_rows: rows, max_wanted: rows, ..EngineOptions::default() }
 }
 
 /// Logits after every one of `ids`, which enter in calls of at most `options.max_rows` tokens.

@@ -175,7 +175,8 @@ impl Synthetic {
 
     /// Where the file lies in the source tree, if this program runs near it.
     pub fn path(&self) -> Option<PathBuf> {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("reference/synthetic").join(format!("{}.gguf", self.name));
+        let path =
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("reference/synthetic").join(format!("{}.gguf", self.name));
         path.is_file().then_some(path)
     }
 
@@ -188,7 +189,9 @@ impl Synthetic {
         let mut w = copy(&gguf, |_| true)?;
         change(&mut w);
         let bytes = w.to_bytes()?;
-        let load = || Model::from_gguf(Arc::new(Gguf::from_bytes(bytes).map_err(|e| e.to_string())?)).map_err(|e| e.to_string());
+        let load = || {
+            Model::from_gguf(Arc::new(Gguf::from_bytes(bytes).map_err(|e| e.to_string())?)).map_err(|e| e.to_string())
+        };
         Ok(load())
     }
 

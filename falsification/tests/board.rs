@@ -13,13 +13,19 @@ fn claim(id: &'static str, family: Family, statement: &'static str) -> Claim {
 fn board() -> Board {
     let corroborated = |evidence: &str| Verdict::Corroborated { evidence: evidence.into() };
     Board::new(vec![
-        Entry::new(&claim("TRAP-13", Family::Trap, "Launch sizes are rounded up"), Verdict::NotTestable { reason: "no GPU".into() }),
+        Entry::new(
+            &claim("TRAP-13", Family::Trap, "Launch sizes are rounded up"),
+            Verdict::NotTestable { reason: "no GPU".into() },
+        ),
         Entry::new(&claim("F002", Family::Brick, "Every brick declares an assertion"), corroborated("14 bricks")),
         Entry::new(
             &claim("F010", Family::Brick, "The bottleneck is the slowest brick"),
             Verdict::Falsified { expected: "ffn | 35 µs".into(), found: "qkv\n25 µs".into() },
         ),
-        Entry::new(&claim("F050", Family::Backend, "The top-1 token is llama.cpp's"), corroborated("99.7 % of 931\nflip: a[3]")),
+        Entry::new(
+            &claim("F050", Family::Backend, "The top-1 token is llama.cpp's"),
+            corroborated("99.7 % of 931\nflip: a[3]"),
+        ),
     ])
 }
 

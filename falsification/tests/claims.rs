@@ -15,7 +15,8 @@ fn main() -> ExitCode {
         .map(|claim| {
             let context = Arc::clone(&context);
             let name = format!("{} {}", claim.id, claim.statement);
-            Trial::ignorable_test(name, move || common::completion(claim.judge(&context))).with_kind(claim.family.name())
+            Trial::ignorable_test(name, move || common::completion(claim.judge(&context)))
+                .with_kind(claim.family.name())
         })
         .collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

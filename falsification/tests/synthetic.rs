@@ -85,7 +85,8 @@ fn greedy_continuations_are_those_of_the_reference() {
 fn together_they_hold_every_storage_type_and_every_rotation() {
     let models: Vec<Synthetic> = NAMES.iter().map(|n| load(n)).collect();
     for dtype in DType::ALL {
-        let somewhere = models.iter().flat_map(|s| s.model.gguf.tensors()).any(|t| t.dtype == Some(*dtype) && !t.is_vector());
+        let somewhere =
+            models.iter().flat_map(|s| s.model.gguf.tensors()).any(|t| t.dtype == Some(*dtype) && !t.is_vector());
         assert!(somewhere, "no matrix in {dtype}");
     }
     assert!(models.iter().any(|s| s.model.spec.rope.dims < s.model.spec.head_dim));

@@ -1,10 +1,10 @@
 //! F041–F051: what kernels and models compute.
 
+use brick_runtime::check::{BrickCheck, CheckReport, check};
+use brick_runtime::{Batch, EngineOptions, Row};
 use bricks::catalog::{Activations, Attend, AttentionBrick, KvCache};
 use bricks::reference::{self, softmax};
 use bricks::{ActKind, AttentionSpec, BrickKind, DType, RopeStyle, RunBrick};
-use brick_runtime::check::{BrickCheck, CheckReport, check};
-use brick_runtime::{Batch, EngineOptions, Row};
 
 use super::fixtures::rope_spec;
 use crate::claim::{Claim, Family, Outcome, Refusal, require, require_eq, require_some};
@@ -30,7 +30,12 @@ pub(super) const CLAIMS: &[Claim] = &[
     claim!("F047", "SwiGLU equals silu(gate) · up", "relative 1e-6", f047),
     claim!("F048", "The epsilon of RMSNorm is inside the root", "1e-6 and 1e-5 differ as they should", f048),
     claim!("F049", "No brick's output holds NaN or infinity", "0", f049),
-    claim!("F050", "The top-1 token equals that of llama.cpp", "≥ 99 % of positions; no flip above 0.5 nats", f050),
+    claim!(
+        "F050",
+        "The top-1 token equals that of llama.cpp",
+        "≥ 99 % of positions with F16 weights; with Q4_1, ties below 0.25 nats aside",
+        f050
+    ),
     claim!("F051", "Greedy text equals that of llama.cpp", "32 tokens per prompt, F16 weights", f051),
 ];
 
@@ -75,7 +80,8 @@ fn f042(_: &Context) -> Outcome {
     const BLOCK: usize = 144;
     let close = |found: &[f32], expected: &[f32], what: &str| {
         let same = |f: f32, e: f32| f == e || f.is_nan() && e.is_nan();
-        let bad = found.iter().zip(expected).position(|(f, e)| !(same(*f, *e) || (f - e).abs() <= 1e-4 * e.abs().max(1.0)));
+        let bad =
+            found.iter().zip(expected).position(|(f, e)| !(same(*f, *e) || (f - e).abs() <= 1e-4 * e.abs().max(1.0)));
         require(bad.is_none() && found.len() == expected.len(), format!("{what} within 1e-4"), || {
             bad.map_or("another length".into(), |i| format!("{} for {} at {i}", found[i], expected[i]))
         })?;
@@ -86,7 +92,9 @@ fn f042(_: &Context) -> Outcome {
         bricks::quant::decode_row(DType::Q4_K, blocks, &mut out).map(|()| out)
     };
     let count = STORED.len() / (BLOCK + 4 * 256);
-    require(count > 0 && STORED.len() == count * (BLOCK + 4 * 256), "whole blocks in the stored vectors", || STORED.len().to_string())?;
+    require(count > 0 && STORED.len() == count * (BLOCK + 4 * 256), "whole blocks in the stored vectors", || {
+        STORED.len().to_string()
+    })?;
     let (blocks, values) = STORED.split_at(count * BLOCK);
     let values: Vec<f32> = values.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let exact = close(&decode(blocks)?, &values, "stored vectors")?;
@@ -155,7 +163,9 @@ fn f043(context: &Context) -> Outcome {
                     require_eq("identity at position 0", &y, &x)?;
                 }
                 let norm = |v: &[f32]| v.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
-                require((norm(y) / norm(x) - 1.0).abs() < 1e-6, "norms kept", || format!("{} for {}", norm(y), norm(x)))?;
+                require((norm(y) / norm(x) - 1.0).abs() < 1e-6, "norms kept", || {
+                    format!("{} for {}", norm(y), norm(x))
+                })?;
             }
         }
         // A score depends on the distance alone.
@@ -176,12 +186,15 @@ fn f043(context: &Context) -> Outcome {
     for s in context.synthetics()? {
         kernels_seen += kernels(&check_synthetic(s)?, writes_cache, 1e-3)?.0;
     }
-    Ok(format!("formula, identity, norms, distances for 3 rotations; {kernels_seen} rotating kernels of 6 models agree"))
+    Ok(format!(
+        "formula, identity, norms, distances for 3 rotations; {kernels_seen} rotating kernels of 6 models agree"
+    ))
 }
 
 fn f044(_: &Context) -> Outcome {
     let mut noise = Noise::new(44);
-    let mut cases: Vec<Vec<f64>> = vec![vec![0.0], vec![-1e4], vec![1e4; 3], vec![f64::NEG_INFINITY, -1e4, f64::NEG_INFINITY]];
+    let mut cases: Vec<Vec<f64>> =
+        vec![vec![0.0], vec![-1e4], vec![1e4; 3], vec![f64::NEG_INFINITY, -1e4, f64::NEG_INFINITY]];
     cases.extend((0..2000).map(|_| (0..1 + noise.below(300)).map(|_| noise.between(-1e4, 1e4)).collect()));
     for scores in &mut cases {
         let before = scores.clone();
@@ -192,7 +205,12 @@ fn f044(_: &Context) -> Outcome {
     }
     // Inside attention: scores of ±10⁴ and more.
     let brick = AttentionBrick::new(AttentionSpec {
-        n_heads: 2, n_kv_heads: 1, head_dim: 4, scale: 0.5, window: None, softcap: None,
+        n_heads: 2,
+        n_kv_heads: 1,
+        head_dim: 4,
+        scale: 0.5,
+        window: None,
+        softcap: None,
     })?;
     for _ in 0..50 {
         let rows = 5;
@@ -211,7 +229,8 @@ fn f045(context: &Context) -> Outcome {
     for name in ["qwen2-tiny", "spm-yarn"] {
         let s = context.synthetic(name)?;
         let ids = s.golden.ids();
-        let bits = |rows: &[Vec<f32>]| rows.iter().map(|r| r.iter().map(|x| x.to_bits()).collect()).collect::<Vec<Vec<u32>>>();
+        let bits =
+            |rows: &[Vec<f32>]| rows.iter().map(|r| r.iter().map(|x| x.to_bits()).collect()).collect::<Vec<Vec<u32>>>();
         for chunk in [ids.len(), 1, 7] {
             let options = runs::options(ids.len(), chunk);
             let before = bits(&runs::logits(&s.model, &options, &ids)?);
@@ -263,7 +282,9 @@ fn f046(context: &Context) -> Outcome {
             require(found == *expected, format!("keys and values of layer {layer} as alone"), || "others".into())?;
         }
     }
-    Ok(format!("{written} writing kernels of 6 models agree with the reference; 2 interleaved sequences hold what each holds alone"))
+    Ok(format!(
+        "{written} writing kernels of 6 models agree with the reference; 2 interleaved sequences hold what each holds alone"
+    ))
 }
 
 fn f047(context: &Context) -> Outcome {
@@ -347,13 +368,13 @@ fn f049(context: &Context) -> Outcome {
 }
 
 fn f050(context: &Context) -> Outcome {
-    let model = context.real()?;
-    let golden = GoldenFile::load("smollm2-135m-q4_1")?;
-    let agreement = golden.agreement(model, brick_runtime::engine::default_threads())?;
-    require(agreement.positions > 0 && agreement.share() >= 0.99, "the same top token at ≥ 99 % of positions", || agreement.to_string())?;
-    let large = agreement.flips.iter().find(|f| f.margin.is_none_or(|m| m > 0.5));
-    require(large.is_none(), "no flip with a margin above 0.5 nats", || agreement.to_string())?;
-    Ok(format!("{agreement}\n(recorded from {})", golden.provenance.engine))
+    let (golden, golden_f16) = (GoldenFile::load("smollm2-135m-q4_1")?, GoldenFile::load("smollm2-135m-f16")?);
+    let threads = brick_runtime::engine::default_threads();
+    let agreement = golden.agreement(context.real()?, threads)?;
+    agreement.require_with_q8()?;
+    let agreement_f16 = golden_f16.agreement(context.real_as(DType::F16)?, threads)?;
+    agreement_f16.require_with_floats()?;
+    Ok(format!("F16: {agreement_f16}\nQ4_1: {agreement}\n(recorded from {})", golden.provenance.engine))
 }
 
 fn f051(context: &Context) -> Outcome {

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bricks::catalog::{
     self, ActivationBrick, ActivationQuantBrick, Activations, Attend, AttentionBrick, DownBrick, EmbedBrick, FfnBrick,
-    GateUpBrick, KvCache, LayerInput, LmHeadBrick, OProjBrick, QkvBrick, ResidualBrick, RmsNormBrick, RopeBrick, Rotate,
-    State, Stream, Sum, TransformerLayerBrick,
+    GateUpBrick, KvCache, LayerInput, LmHeadBrick, OProjBrick, QkvBrick, ResidualBrick, RmsNormBrick, RopeBrick,
+    Rotate, State, Stream, Sum, TransformerLayerBrick,
 };
 use bricks::reference::Weight;
 use bricks::{
-    BottleneckReport, BrickAssertion, BrickError, BrickKind, BrickLine, BudgetOrigin, BudgetPolicy, ComputeBrick, LineEntry,
-    Observation, Observe, RopeStyle, RunBrick, TokenBudget, TokenResult,
+    BottleneckReport, BrickAssertion, BrickError, BrickKind, BrickLine, BudgetOrigin, BudgetPolicy, ComputeBrick,
+    LineEntry, Observation, Observe, RopeStyle, RunBrick, TokenBudget, TokenResult,
 };
 
-use super::fixtures::{self, HEADS, HEAD_DIM, HIDDEN, KV_HEADS, VOCAB};
+use super::fixtures::{self, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, VOCAB};
 use crate::claim::{Claim, Family, Outcome, Refusal, require, require_eq, require_some};
 use crate::context::Context;
 use crate::noise::Noise;
@@ -31,7 +31,12 @@ macro_rules! claim {
 pub(super) const CLAIMS: &[Claim] = &[
     claim!("F001", "Every brick type implements the contract ComputeBrick", "compiles; none left out", f001),
     claim!("F002", "Every brick declares at least one assertion", "more than 0", f002),
-    claim!("F003", "verify() evaluates all declared assertions, not just up to the first failure", "evaluated = declared", f003),
+    claim!(
+        "F003",
+        "verify() evaluates all declared assertions, not just up to the first failure",
+        "evaluated = declared",
+        f003
+    ),
     claim!("F004", "No brick has a budget of zero", "positive and finite", f004),
     claim!("F005", "The name of a brick type is unique", "no duplicates", f005),
     claim!("F006", "run() returns a Result and never panics", "0 panics", f006),
@@ -59,8 +64,20 @@ fn contract() -> Vec<&'static str> {
         ($($brick:ident),*) => { vec![$(keeps::<$brick>(stringify!($brick))),*] };
     }
     keep![
-        EmbedBrick, RmsNormBrick, QkvBrick, RopeBrick, AttentionBrick, OProjBrick, GateUpBrick, ActivationBrick, DownBrick,
-        FfnBrick, LmHeadBrick, ResidualBrick, ActivationQuantBrick, TransformerLayerBrick
+        EmbedBrick,
+        RmsNormBrick,
+        QkvBrick,
+        RopeBrick,
+        AttentionBrick,
+        OProjBrick,
+        GateUpBrick,
+        ActivationBrick,
+        DownBrick,
+        FfnBrick,
+        LmHeadBrick,
+        ResidualBrick,
+        ActivationQuantBrick,
+        TransformerLayerBrick
     ]
 }
 
@@ -142,7 +159,11 @@ fn hostile(noise: &mut Noise, rows: usize, width: usize) -> Vec<f32> {
 }
 
 /// Runs a brick and counts: refused, accepted; a panic falsifies.
-fn survives<T>(count: &mut (usize, usize), brick: &str, run: impl FnOnce() -> Result<T, BrickError>) -> Result<(), Refusal> {
+fn survives<T>(
+    count: &mut (usize, usize),
+    brick: &str,
+    run: impl FnOnce() -> Result<T, BrickError>,
+) -> Result<(), Refusal> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(_)) => count.1 += 1,
         Ok(Err(e)) => {
@@ -208,7 +229,9 @@ fn f006(_: &Context) -> Outcome {
     survives(&mut count, "activation", || ActivationBrick::new(bricks::ActKind::Silu, huge))?;
     survives(&mut count, "weight", || Weight::new(bricks::DType::Q4_K, huge, 256, vec![]))?;
     let (refused, accepted) = count;
-    require(refused > 100 && accepted > 100, "inputs of both kinds", || format!("{refused} refused, {accepted} accepted"))?;
+    require(refused > 100 && accepted > 100, "inputs of both kinds", || {
+        format!("{refused} refused, {accepted} accepted")
+    })?;
     Ok(format!("{} runs without a panic: {refused} refused with an error, {accepted} computed", refused + accepted))
 }
 
@@ -301,8 +324,15 @@ fn f009(_: &Context) -> Outcome {
             S::NAME
         }
         let mut all = vec![
-            name::<Stream>(), name::<Normed>(), name::<Projected>(), name::<Rotated>(), name::<Attended>(),
-            name::<GateAndUp>(), name::<Gated>(), name::<Update>(), name::<Logits>(),
+            name::<Stream>(),
+            name::<Normed>(),
+            name::<Projected>(),
+            name::<Rotated>(),
+            name::<Attended>(),
+            name::<GateAndUp>(),
+            name::<Gated>(),
+            name::<Update>(),
+            name::<Logits>(),
         ];
         all.sort_unstable();
         all.dedup();
@@ -319,7 +349,13 @@ fn f009(_: &Context) -> Outcome {
 
 fn f010(_: &Context) -> Outcome {
     let entry = |brick: &str, actual_us: f64, limit: f64| {
-        Ok::<_, Refusal>(LineEntry { layer: Some(3), brick: brick.into(), actual_us, budget: budget(limit)?, verification: None })
+        Ok::<_, Refusal>(LineEntry {
+            layer: Some(3),
+            brick: brick.into(),
+            actual_us,
+            budget: budget(limit)?,
+            verification: None,
+        })
     };
     let name = |entries: &[LineEntry]| BottleneckReport::of(entries).map(|b| b.brick_name);
     let line = [entry("norm", 20.0, 1.5)?, entry("ffn", 35.0, 12.2)?, entry("qkv", 25.0, 6.0)?];

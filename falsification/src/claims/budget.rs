@@ -28,10 +28,12 @@ fn f021(_: &Context) -> Outcome {
     let cases = 10_000;
     for _ in 0..cases {
         let x = 10f64.powf(noise.between(-9.0, 12.0));
-        let from_latency = require_some(TokenBudget::from_latency(x, BudgetOrigin::Roofline), "a budget from a latency")?;
+        let from_latency =
+            require_some(TokenBudget::from_latency(x, BudgetOrigin::Roofline), "a budget from a latency")?;
         require_eq("latency", &from_latency.us_per_token(), &x)?;
         require_eq("tok/s", &from_latency.tokens_per_sec(), &(1e6 / x))?;
-        let from_rate = require_some(TokenBudget::from_throughput(x, BudgetOrigin::Baseline), "a budget from a throughput")?;
+        let from_rate =
+            require_some(TokenBudget::from_throughput(x, BudgetOrigin::Baseline), "a budget from a throughput")?;
         let error = (from_rate.tokens_per_sec() / x - 1.0).abs();
         require(error < 1e-15 * 4.0, format!("{x} tok/s back"), || from_rate.tokens_per_sec().to_string())?;
         require_eq("µs", &from_rate.us_per_token(), &(1e6 / x))?;

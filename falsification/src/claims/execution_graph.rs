@@ -105,7 +105,13 @@ fn f114(_: &Context) -> Outcome {
     let function = require_some(g.add(ExecNode::function("callback")), "a node")?;
     g.pop_scope()?;
     let outside = require_some(g.add(ExecNode::brick("LmHead")), "a node")?;
-    let edge = |to| g.edges().iter().filter(|e| e.to == to && e.kind != EdgeKind::Sequence).map(|e| (e.from, e.kind)).collect::<Vec<_>>();
+    let edge = |to| {
+        g.edges()
+            .iter()
+            .filter(|e| e.to == to && e.kind != EdgeKind::Sequence)
+            .map(|e| (e.from, e.kind))
+            .collect::<Vec<_>>()
+    };
     require_eq("edges to the brick", &edge(brick), &vec![(parent, EdgeKind::Contains)])?;
     require_eq("edges to the function", &edge(function), &vec![(parent, EdgeKind::Calls)])?;
     require_eq("edges to what is outside", &edge(outside), &vec![])?;
@@ -128,7 +134,8 @@ fn f115(_: &Context) -> Outcome {
 fn f116(_: &Context) -> Outcome {
     let g = example(3)?;
     let mut links = 0;
-    let parents: Vec<Option<NodeId>> = std::iter::once(None).chain((0..g.nodes().len() as u32).map(|i| Some(NodeId(i)))).collect();
+    let parents: Vec<Option<NodeId>> =
+        std::iter::once(None).chain((0..g.nodes().len() as u32).map(|i| Some(NodeId(i)))).collect();
     for parent in parents {
         let siblings: Vec<NodeId> = match parent {
             None => g.roots().collect(),
@@ -183,9 +190,13 @@ fn f118(_: &Context) -> Outcome {
 /// Reads what DOT says of nodes and edges: `n<i> [… label="…" …];` and `n<a> -> n<b> […];`, labels with `\"` and `\\` escapes.
 fn read_dot(dot: &str) -> Result<(Vec<String>, usize), Refusal> {
     let bad = |line: &str| Refusal::falsified("a statement of DOT", line);
-    require(dot.starts_with("digraph ") && dot.trim_end().ends_with('}'), "a digraph", || dot.lines().next().unwrap_or("").into())?;
+    require(dot.starts_with("digraph ") && dot.trim_end().ends_with('}'), "a digraph", || {
+        dot.lines().next().unwrap_or("").into()
+    })?;
     let (mut labels, mut edges) = (vec![], 0);
-    for line in dot.lines().map(str::trim).filter(|l| l.starts_with('n') && l[1..].starts_with(|c: char| c.is_ascii_digit())) {
+    for line in
+        dot.lines().map(str::trim).filter(|l| l.starts_with('n') && l[1..].starts_with(|c: char| c.is_ascii_digit()))
+    {
         let label = line.split_once("label=\"").ok_or_else(|| bad(line))?.1;
         let (mut text, mut chars) = (String::new(), label.chars());
         loop {
@@ -295,7 +306,11 @@ fn f125(_: &Context) -> Outcome {
     for part in ["RmsNorm  2.0µs", "QKV  48.0µs", "rms_norm_avx2  <<<2,1,0>>>"] {
         require(tree.contains(part), format!("{part:?} in the tree"), || tree.clone())?;
     }
-    require_eq("path", &g.path(NodeId(3)).as_deref(), &Some("decode → Layer 0 → RmsNorm 2.0µs → rms_norm_avx2 <<<2,1,0>>>"))?;
+    require_eq(
+        "path",
+        &g.path(NodeId(3)).as_deref(),
+        &Some("decode → Layer 0 → RmsNorm 2.0µs → rms_norm_avx2 <<<2,1,0>>>"),
+    )?;
     Ok("RmsNorm 2.0µs → rms_norm_avx2 <<<2,1,0>>>".into())
 }
 

@@ -58,7 +58,11 @@ pub(super) fn layer_parts() -> Result<LayerParts, BrickError> {
     };
     Ok(LayerParts {
         attn_norm: RmsNormBrick::new(&matrix(10, 1, HIDDEN)?, 1e-6)?,
-        qkv: QkvBrick::new([part(11, HEADS * HEAD_DIM)?, part(12, KV_HEADS * HEAD_DIM)?, part(13, KV_HEADS * HEAD_DIM)?])?,
+        qkv: QkvBrick::new([
+            part(11, HEADS * HEAD_DIM)?,
+            part(12, KV_HEADS * HEAD_DIM)?,
+            part(13, KV_HEADS * HEAD_DIM)?,
+        ])?,
         rope: RopeBrick::new(HEADS, KV_HEADS, HEAD_DIM, rope_spec(RopeStyle::SplitHalves, HEAD_DIM, 1e6))?,
         attention: AttentionBrick::new(attention)?,
         o_proj: OProjBrick::new([Part::new(matrix(14, HIDDEN, HEADS * HEAD_DIM)?)])?,

@@ -37,6 +37,8 @@ fn f002_x(_: &Context) -> Outcome {
         require(files.contains(&file), format!("{file} in the package"), || format!("{} other files", files.len()))?;
     }
     let lib = std::fs::read_to_string(manifest.with_file_name("src").join("lib.rs"))?;
-    require(lib.lines().any(|l| l.trim() == "pub mod brick;"), "`pub mod brick;` in src/lib.rs", || "no such line".into())?;
+    require(lib.lines().any(|l| l.trim() == "pub mod brick;"), "`pub mod brick;` in src/lib.rs", || {
+        "no such line".into()
+    })?;
     Ok(format!("{} files in the package, src/brick.rs among them", files.len()))
 }

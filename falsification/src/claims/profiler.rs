@@ -160,7 +160,9 @@ fn f104(_: &Context) -> Outcome {
     require_eq("sum of all categories", &all, &(total + 5 * 50))?;
     // By hand: the norms of three layers and the final one.
     let steps = plan();
-    let norms = |n: u64| (0..steps.len()).filter(|i| steps[*i].kind.category() == BrickCategory::Norm).map(move |i| duration(n, i));
+    let norms = |n: u64| {
+        (0..steps.len()).filter(|i| steps[*i].kind.category() == BrickCategory::Norm).map(move |i| duration(n, i))
+    };
     let expected: u64 = (0..5).flat_map(norms).sum();
     require_eq("norms by hand", &p.category_totals(Phase::Decode, BrickCategory::Norm).sum_ns, &expected)?;
     Ok(format!("4 categories, {all} ns in all"))
@@ -199,14 +201,22 @@ fn f107(_: &Context) -> Outcome {
     let (mut p, total) = recorded(SyncMode::Deferred, &clock);
     let before = p.phase_totals(Phase::Decode);
     require_eq("(calls, ns) before", &(before.forwards, before.steps_ns), &(0, 0))?;
-    require_eq("samples before", &(0..27).filter_map(|i| p.step_totals(Phase::Decode, i)).map(|t| t.count).sum::<u64>(), &0)?;
+    require_eq(
+        "samples before",
+        &(0..27).filter_map(|i| p.step_totals(Phase::Decode, i)).map(|t| t.count).sum::<u64>(),
+        &0,
+    )?;
     p.finish();
     let after = p.phase_totals(Phase::Decode);
     require_eq("(calls, ns) after", &(after.forwards, after.steps_ns), &(5, total))?;
     let immediate_clock = ManualClock::new();
     let (immediate, _) = recorded(SyncMode::Immediate, &immediate_clock);
     for i in 0..27 {
-        require_eq("the same as immediate", &p.step_totals(Phase::Decode, i), &immediate.step_totals(Phase::Decode, i))?;
+        require_eq(
+            "the same as immediate",
+            &p.step_totals(Phase::Decode, i),
+            &immediate.step_totals(Phase::Decode, i),
+        )?;
     }
     p.finish();
     require_eq("finalised twice", &p.phase_totals(Phase::Decode), &after)?;
@@ -243,7 +253,11 @@ fn f109(_: &Context) -> Outcome {
         require_eq(&info.name, &p.totals_by_name(Phase::Decode, &info.name), &by_id)?;
     }
     for kind in BrickKind::ALL {
-        require_eq(kind.name(), &p.totals_by_name(Phase::Decode, kind.name()), &Some(p.kind_totals(Phase::Decode, kind)))?;
+        require_eq(
+            kind.name(),
+            &p.totals_by_name(Phase::Decode, kind.name()),
+            &Some(p.kind_totals(Phase::Decode, kind)),
+        )?;
     }
     require_eq("an unknown name", &p.totals_by_name(Phase::Decode, "blk.9.attn"), &None)?;
     Ok("27 steps and 15 kinds".into())
@@ -262,6 +276,8 @@ fn f110(_: &Context) -> Outcome {
     let before = clock.reads();
     drive(&mut NoRecord, &clock, 5);
     require_eq("clock reads of NoRecord", &(clock.reads() - before), &0)?;
-    require(!NoRecord::ENABLED && std::mem::size_of::<NoRecord>() == 0, "a recorder of no size", || "NoRecord has a size".into())?;
+    require(!NoRecord::ENABLED && std::mem::size_of::<NoRecord>() == 0, "a recorder of no size", || {
+        "NoRecord has a size".into()
+    })?;
     Ok("5 calls while disabled: 0 samples, 0 clock reads; NoRecord: 0 clock reads, 0 bytes".into())
 }

@@ -21,11 +21,26 @@ macro_rules! claim {
 }
 
 pub(super) const CLAIMS: &[Claim] = &[
-    claim!("SF-1", "What layer 0 adds to the stream after its feed-forward network equals an independent forward pass", "cosine > 0.99", sf1),
+    claim!(
+        "SF-1",
+        "What layer 0 adds to the stream after its feed-forward network equals an independent forward pass",
+        "cosine > 0.99",
+        sf1
+    ),
     claim!("SF-2", "Loaded metadata are those the file states; wrong ones are reported", "equal", sf2),
-    claim!("SF-3", "Where the architecture needs biases they are loaded and not all zero", "mean ≠ 0; load fails without", sf3),
+    claim!(
+        "SF-3",
+        "Where the architecture needs biases they are loaded and not all zero",
+        "mean ≠ 0; load fails without",
+        sf3
+    ),
     claim!("SF-4", "As many layers are loaded as are configured", "equal; load fails otherwise", sf4),
-    claim!("SF-5", "No collapse to token 0, and attention is not on one position", "token 0 on top ≤ 99 %; entropy > 0.1", sf5),
+    claim!(
+        "SF-5",
+        "No collapse to token 0, and attention is not on one position",
+        "token 0 on top ≤ 99 %; entropy > 0.1",
+        sf5
+    ),
     claim!("SF-6", "A transposed matrix is noticed", "every matrix; square ones by their effect", sf6),
 ];
 
@@ -60,7 +75,9 @@ fn sf1(context: &Context) -> Outcome {
         for (model, lowest) in [(&s.model, &mut lowest), (&wide, &mut lowest_wide)] {
             let mut tap = Tap { brick: "blk.0.ffn_down", rows: vec![] };
             runs::observe(model, &s.golden.prompt_ids, &mut tap)?;
-            require(tap.rows.len() >= s.golden.ffn_out_0.len(), "output rows of blk.0.ffn_down", || tap.rows.len().to_string())?;
+            require(tap.rows.len() >= s.golden.ffn_out_0.len(), "output rows of blk.0.ffn_down", || {
+                tap.rows.len().to_string()
+            })?;
             for (found, expected) in tap.rows.iter().zip(&s.golden.ffn_out_0) {
                 require_eq("width", &found.len(), &expected.len())?;
                 *lowest = lowest.min(cosine(found, expected));
@@ -78,9 +95,15 @@ fn sf2(context: &Context) -> Outcome {
         let spec = &s.model.spec;
         let number = |key: &str| stated[key].as_f64().unwrap_or(f64::NAN);
         for (key, found) in [
-            ("layers", spec.n_layers as f64), ("hidden", spec.hidden as f64), ("heads", spec.n_heads as f64),
-            ("kv_heads", spec.n_kv_heads as f64), ("head_dim", spec.head_dim as f64), ("ffn", spec.ffn as f64),
-            ("vocab", spec.vocab as f64), ("context", spec.context_length as f64), ("base", f64::from(spec.rope.base)),
+            ("layers", spec.n_layers as f64),
+            ("hidden", spec.hidden as f64),
+            ("heads", spec.n_heads as f64),
+            ("kv_heads", spec.n_kv_heads as f64),
+            ("head_dim", spec.head_dim as f64),
+            ("ffn", spec.ffn as f64),
+            ("vocab", spec.vocab as f64),
+            ("context", spec.context_length as f64),
+            ("base", f64::from(spec.rope.base)),
             ("dims", spec.rope.dims as f64),
         ] {
             require_eq(&format!("{key} of {}", s.name), &found, &number(key))?;
@@ -100,7 +123,9 @@ fn sf2(context: &Context) -> Outcome {
                     if (factor, original_context, beta_fast, beta_slow) == (4.0, 512, 8.0, 1.0)
             ),
         };
-        require(scaling, format!("scaling {} of {}", stated["scaling"], s.name), || format!("{:?}", spec.rope.scaling))?;
+        require(scaling, format!("scaling {} of {}", stated["scaling"], s.name), || {
+            format!("{:?}", spec.rope.scaling)
+        })?;
         require_eq("frequency factors", &spec.rope.freq_factors.is_some(), &stated["freq_factors"].is_array())?;
     }
     let qwen = context.synthetic("qwen2-tiny")?;
@@ -140,7 +165,8 @@ fn sf3(context: &Context) -> Outcome {
                 require(in_graph, format!("{bias} in the graph"), || "no such weight".into())?;
             }
             let t = s.model.gguf.require(&bias)?;
-            let values: Vec<f32> = s.model.gguf.bytes(t)?.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            let values: Vec<f32> =
+                s.model.gguf.bytes(t)?.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
             let size = values.iter().map(|v| f64::from(v.abs())).sum::<f64>() / values.len().max(1) as f64;
             smallest = smallest.min(size);
             s.refuses(&format!("{name} without {bias}"), &[&bias], |w| {
@@ -213,9 +239,15 @@ impl Observer for Attention {
 /// Share of positions at which token 0 is on top, and mean entropy of attention.
 fn collapse(model: &Model, ids: &[u32]) -> Result<(f64, f64), Refusal> {
     let mut zeros = 0usize;
-    runs::each_logits(model, &runs::options(ids.len(), ids.len()), ids, |_| true, |_, row| {
-        zeros += usize::from(argmax(row) == Some(0));
-    })?;
+    runs::each_logits(
+        model,
+        &runs::options(ids.len(), ids.len()),
+        ids,
+        |_| true,
+        |_, row| {
+            zeros += usize::from(argmax(row) == Some(0));
+        },
+    )?;
     let mut attention = Attention::default();
     runs::observe(model, ids, &mut attention)?;
     require(attention.n > 0, "attention steps", || "none".into())?;
@@ -247,7 +279,8 @@ fn sf5(context: &Context) -> Outcome {
         share = share.max(s);
         entropy = entropy.min(e);
     }
-    let found = format!("token 0 on top at {:.1} % of positions, mean entropy of attention {entropy:.2} nats", 100.0 * share);
+    let found =
+        format!("token 0 on top at {:.1} % of positions, mean entropy of attention {entropy:.2} nats", 100.0 * share);
     require(share <= 0.99 && entropy > 0.1, "token 0 at ≤ 99 %, entropy > 0.1", || found.clone())?;
     Ok(format!("{found} (worst of 3 texts); a model broken on purpose is detected"))
 }
@@ -264,8 +297,10 @@ fn sf6(context: &Context) -> Outcome {
             for (src, dst) in data.chunks(data.len() / shape.rows).zip(values.chunks_mut(shape.cols)) {
                 quant::decode_row(shape.dtype, src, dst)?;
             }
-            let transposed: Vec<f32> =
-                (0..shape.cols).flat_map(|c| (0..shape.rows).map(move |r| (r, c))).map(|(r, c)| values[r * shape.cols + c]).collect();
+            let transposed: Vec<f32> = (0..shape.cols)
+                .flat_map(|c| (0..shape.rows).map(move |r| (r, c)))
+                .map(|(r, c)| values[r * shape.cols + c])
+                .collect();
             if shape.rows != shape.cols {
                 s.refuses(&format!("{} transposed", t.name), &[&t.name], |w| {
                     w.remove_tensor(&t.name);
@@ -280,7 +315,9 @@ fn sf6(context: &Context) -> Outcome {
             w.tensor_f32(&t.name, &t.dims, &transposed);
             let ids = s.golden.ids();
             let error = s.golden.compare(&runs::logits(&synthetic::load(&w)?, &runs::options(64, 64), &ids)?)?;
-            require(error.mean > 0.01, format!("a visible effect of {} transposed in {}", t.name, s.name), || error.to_string())?;
+            require(error.mean > 0.01, format!("a visible effect of {} transposed in {}", t.name, s.name), || {
+                error.to_string()
+            })?;
             noticed += 1;
         }
     }

@@ -4,7 +4,7 @@ use brick_falsification::Verdict;
 use libtest_mimic::{Completion, Failed};
 
 /// A verdict as the outcome of a test.
-pub fn completion(verdict: Verdict) -> Result<Completion, Failed> {
+pub(crate) fn completion(verdict: Verdict) -> Result<Completion, Failed> {
     match verdict {
         Verdict::Corroborated { .. } => Ok(Completion::Completed),
         Verdict::NotTestable { reason } => Ok(Completion::ignored_with(format!("not testable: {reason}"))),

@@ -39,7 +39,9 @@ pub(super) fn gate(context: &Context) -> Outcome {
     let skipped = Board::of(&[skip, skip], context);
     let score = (skipped.score.corroborated, skipped.score.not_testable);
     require_eq("(corroborated, not testable) of two skips", &score, &(0, 2))?;
-    require(!matches!(skipped.claims[0].verdict, Verdict::Corroborated { .. }), "a skip to stay one", || "a pass".into())?;
+    require(!matches!(skipped.claims[0].verdict, Verdict::Corroborated { .. }), "a skip to stay one", || {
+        "a pass".into()
+    })?;
     let board = Board::of(&[claim(|_| Ok("fine".into())), claim(errs)], context);
     require(!board.stands(), "one falsified claim to fell the board", || "a board that stands".into())?;
     Ok("a panic, an error and a falsified claim each fail; two skips count as two skips".into())

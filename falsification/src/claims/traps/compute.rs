@@ -117,7 +117,9 @@ pub(super) fn unaligned(_: &Context) -> Outcome {
                 moved.extend_from_slice(&weight);
                 let found = run_kernel(&kernel, &moved[shift..], rows, cols, &x)?;
                 let same = found.iter().zip(&aligned).all(|(a, b)| a.to_bits() == b.to_bits());
-                require(same, format!("the same bits of {dtype} at {} moved by {shift}", level.name()), || "others".into())?;
+                require(same, format!("the same bits of {dtype} at {} moved by {shift}", level.name()), || {
+                    "others".into()
+                })?;
                 compared += 1;
             }
         }

@@ -15,9 +15,21 @@ use crate::synthetic::Synthetic;
 
 pub(super) fn dtype_ids(context: &Context) -> Outcome {
     let ids = [
-        (DType::F32, 0), (DType::F16, 1), (DType::Q4_0, 2), (DType::Q4_1, 3), (DType::Q5_0, 6), (DType::Q5_1, 7),
-        (DType::Q8_0, 8), (DType::Q2_K, 10), (DType::Q3_K, 11), (DType::Q4_K, 12), (DType::Q5_K, 13), (DType::Q6_K, 14),
-        (DType::IQ4_NL, 20), (DType::IQ4_XS, 23), (DType::BF16, 30),
+        (DType::F32, 0),
+        (DType::F16, 1),
+        (DType::Q4_0, 2),
+        (DType::Q4_1, 3),
+        (DType::Q5_0, 6),
+        (DType::Q5_1, 7),
+        (DType::Q8_0, 8),
+        (DType::Q2_K, 10),
+        (DType::Q3_K, 11),
+        (DType::Q4_K, 12),
+        (DType::Q5_K, 13),
+        (DType::Q6_K, 14),
+        (DType::IQ4_NL, 20),
+        (DType::IQ4_XS, 23),
+        (DType::BF16, 30),
     ];
     require_eq("types", &DType::ALL.len(), &ids.len())?;
     for (dtype, id) in ids {
@@ -28,9 +40,12 @@ pub(super) fn dtype_ids(context: &Context) -> Outcome {
     let tensor = |s: &Synthetic, name: &str| s.model.gguf.tensor(name).and_then(|t| t.dtype);
     let (qwen, spm) = (context.synthetic("qwen2-tiny")?, context.synthetic("spm-tiny")?);
     for (s, name, dtype) in [
-        (qwen, "blk.0.attn_q.weight", DType::Q4_K), (qwen, "blk.0.attn_v.weight", DType::Q6_K),
-        (qwen, "blk.0.ffn_gate.weight", DType::Q2_K), (spm, "blk.0.ffn_down.weight", DType::IQ4_XS),
-        (spm, "blk.0.attn_q.weight", DType::Q5_0), (spm, "token_embd.weight", DType::Q8_0),
+        (qwen, "blk.0.attn_q.weight", DType::Q4_K),
+        (qwen, "blk.0.attn_v.weight", DType::Q6_K),
+        (qwen, "blk.0.ffn_gate.weight", DType::Q2_K),
+        (spm, "blk.0.ffn_down.weight", DType::IQ4_XS),
+        (spm, "blk.0.attn_q.weight", DType::Q5_0),
+        (spm, "token_embd.weight", DType::Q8_0),
     ] {
         require_eq(&format!("type of {name} in {}", s.name), &tensor(s, name), &Some(dtype))?;
     }
@@ -66,7 +81,9 @@ pub(super) fn bias_on_every_path(context: &Context) -> Outcome {
                 })?)?;
                 let after = [logits_of(&changed, s)?, runs::logits_unfused(&changed, ids)?];
                 for (path, before, after) in [("fused", &before[0], &after[0]), ("unfused", &before[1], &after[1])] {
-                    require(before != after, format!("an effect of {bias} on the {path} path of {name}"), || "none".into())?;
+                    require(before != after, format!("an effect of {bias} on the {path} path of {name}"), || {
+                        "none".into()
+                    })?;
                     seen += 1;
                 }
             }
@@ -142,7 +159,8 @@ pub(super) fn ffn_reads_norm(context: &Context) -> Outcome {
     let mut n = 0;
     for s in context.synthetics()? {
         for graph in [&s.model.graph, &s.model.fused] {
-            for b in graph.bricks().filter(|b| matches!(b.kind, BrickKind::GateUp | BrickKind::Qkv | BrickKind::LmHead)) {
+            for b in graph.bricks().filter(|b| matches!(b.kind, BrickKind::GateUp | BrickKind::Qkv | BrickKind::LmHead))
+            {
                 let input = require_some(b.inputs.first(), "an input")?;
                 let producer = graph.brick(graph.value(*input).producer);
                 // Of a fused residual and norm, port 1 is the norm.
@@ -190,7 +208,9 @@ pub(super) fn tokenizer(context: &Context) -> Outcome {
         let mut batch = Batch::with_capacity(2);
         batch.push(Row { token: vocab, position: 0, sequence, wanted: true });
         let refused = engine.forward_quiet(&batch).err();
-        require(matches!(refused, Some(EngineError::Token { .. })), "token refused by the engine", || format!("{refused:?}"))?;
+        require(matches!(refused, Some(EngineError::Token { .. })), "token refused by the engine", || {
+            format!("{refused:?}")
+        })?;
     }
     let qwen = &context.synthetic("qwen2-tiny")?.model.tokenizer;
     let im_end = require_some(qwen.id_of("<|im_end|>"), "<|im_end|> in the vocabulary")?;
@@ -219,7 +239,8 @@ pub(super) fn tied(context: &Context) -> Outcome {
         require(logits_of(&untied, s)? == logits_of(&s.model, s)?, "the same logits from a copy", || "others".into())?;
         n += 1;
     }
-    let untied: Option<&ArchSpec> = context.synthetics()?.into_iter().map(|s| &s.model.spec).find(|s| !s.tied_embeddings);
+    let untied: Option<&ArchSpec> =
+        context.synthetics()?.into_iter().map(|s| &s.model.spec).find(|s| !s.tied_embeddings);
     require(n > 0 && untied.is_some(), "models of both kinds", || format!("{n} tied"))?;
     Ok(format!("{n} tied models give the bits of their untied copies"))
 }

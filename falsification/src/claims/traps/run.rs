@@ -70,12 +70,20 @@ pub(super) fn paths_agree(context: &Context) -> Outcome {
         paths += 1;
         for threads in [2, 3, 5] {
             let options = EngineOptions { threads, ..runs::options(64, 64) };
-            require_same(&format!("{} with {threads} threads", s.name), &runs::logits(&s.model, &options, &ids)?, &expected)?;
+            require_same(
+                &format!("{} with {threads} threads", s.name),
+                &runs::logits(&s.model, &options, &ids)?,
+                &expected,
+            )?;
             paths += 1;
         }
         for simd in SimdLevel::available() {
             let options = EngineOptions { simd, ..runs::options(64, 64) };
-            require_same(&format!("{} at {}", s.name, simd.name()), &runs::logits(&s.model, &options, &ids)?, &expected)?;
+            require_same(
+                &format!("{} at {}", s.name, simd.name()),
+                &runs::logits(&s.model, &options, &ids)?,
+                &expected,
+            )?;
             paths += 1;
         }
         let options = EngineOptions { keep_values: true, ..runs::options(64, 64) };
@@ -127,7 +135,9 @@ pub(super) fn reference_notices(context: &Context) -> Outcome {
         let ids = s.golden.ids();
         let error = |model: &Model| s.golden.compare(&runs::logits(model, &runs::options(64, 64), &ids)?);
         let (right, wrong) = (error(&wide)?, error(&changed)?);
-        require(wrong.mean > 20.0 * right.mean, format!("{name} with {what}: 20 times the error of {right}"), || wrong.to_string())?;
+        require(wrong.mean > 20.0 * right.mean, format!("{name} with {what}: 20 times the error of {right}"), || {
+            wrong.to_string()
+        })?;
         smallest = smallest.min(wrong.mean / right.mean);
     }
     Ok(format!("{} ways to be wrong, each at least {smallest:.0} times further from the reference", changes.len()))
@@ -140,7 +150,11 @@ pub(super) fn nothing_hard_coded(context: &Context) -> Outcome {
         let expected = all_at_once(s)?;
         for chunk in [2, 3, 8, 13, 31, 32, 33] {
             let options = runs::options(ids.len(), chunk);
-            require_same(&format!("{} in calls of {chunk}", s.name), &runs::logits(&s.model, &options, &ids)?, &expected)?;
+            require_same(
+                &format!("{} in calls of {chunk}", s.name),
+                &runs::logits(&s.model, &options, &ids)?,
+                &expected,
+            )?;
             runs_made += 1;
         }
         // One layer less, one layer more: both run, and differ.
@@ -164,7 +178,9 @@ pub(super) fn nothing_hard_coded(context: &Context) -> Outcome {
         for (layers, model) in [(1, &one), (3, &three)] {
             let logits = runs::logits(model, &runs::options(64, 64), &ids)?;
             let fine = logits.iter().flatten().all(|x| x.is_finite()) && !same_bits(&logits, &expected);
-            require(fine, format!("finite and different logits from {layers} layers"), || "the same, or not finite".into())?;
+            require(fine, format!("finite and different logits from {layers} layers"), || {
+                "the same, or not finite".into()
+            })?;
             runs_made += 1;
         }
     }
@@ -249,7 +265,9 @@ pub(super) fn sequences_apart(context: &Context) -> Outcome {
         }
     }
     require(rows_seen > 50 && failures > 3, "rows and failures", || format!("{rows_seen}, {failures}"))?;
-    Ok(format!("{rows_seen} rows of 4 interleaved sequences as alone, {failures} failed calls without a trace, with truncation"))
+    Ok(format!(
+        "{rows_seen} rows of 4 interleaved sequences as alone, {failures} failed calls without a trace, with truncation"
+    ))
 }
 
 pub(super) fn prefill_mask(context: &Context) -> Outcome {
