@@ -34,7 +34,8 @@ fn it_answers_by_name_without_a_network() {
     model();
     let shell = Shell::new();
     let home = Registry::default_home().unwrap();
-    let output = shell.brick("run smollm2 -n 24").arg("What is the capital of France?").env("BRICK_HOME", home).succeeds();
+    let output =
+        shell.brick("run smollm2 -n 24").arg("What is the capital of France?").env("BRICK_HOME", home).succeeds();
     assert!(output.stdout.contains("Paris"), "{output}");
 }
 
@@ -54,7 +55,10 @@ fn the_cache_knows_it() {
 fn threads_do_not_change_a_bit() {
     let shell = Shell::new();
     let run = |threads: &str| {
-        brick(&shell, "run", "--json --raw -n 12 --logprobs 3 --echo --threads").arg(threads).arg("Once upon a time, there was").json()
+        brick(&shell, "run", "--json --raw -n 12 --logprobs 3 --echo --threads")
+            .arg(threads)
+            .arg("Once upon a time, there was")
+            .json()
     };
     let (one, two) = (run("1"), run("2"));
     assert_eq!(one["generated_ids"], two["generated_ids"]);
@@ -74,7 +78,8 @@ fn it_ends_its_answers_itself() {
 #[test]
 fn text_of_all_kinds_comes_back() {
     let shell = Shell::new();
-    for text in ["Grüße, 世界! 👩‍👩‍👧 e\u{301}", "fn main() {\n\tprintln!(\"{}\", 1);\n}\n", "   spaces   \n\n\n"] {
+    for text in ["Grüße, 世界! 👩‍👩‍👧 e\u{301}", "fn main() {\n\tprintln!(\"{}\", 1);\n}\n", "   spaces   \n\n\n"]
+    {
         let ids = brick(&shell, "tokenize", "--ids").stdin(text).succeeds().stdout;
         assert_eq!(brick(&shell, "tokenize", "--decode --json").stdin(ids).json()["text"], text);
     }
