@@ -79,8 +79,10 @@ def models():
         "spm-linear": spm | {"heads": 4, "kv_heads": 2, "head_dim": 24, "dims": 24, "scaling": "linear", "factor": 2.0},
         # Heads together are wider than the residual stream.
         "spm-llama3": spm | {"heads": 4, "kv_heads": 2, "base": 500000.0, "freq_factors": (8.0, 1.0, 4.0, 64), "tied": False, "output": T.Q8_0},
-        # Contexts so short that all three ranges of yarn are inhabited: kept, ramp, interpolated.
-        "spm-yarn": spm | {"heads": 3, "kv_heads": 3, "scaling": "yarn", "factor": 4.0, "original_context": 32, "beta_fast": 4.0},
+        # All three ranges of yarn are inhabited: pairs 0 to 4 kept, a ramp, pairs from 8 on interpolated.
+        "spm-yarn": spm | {
+            "kv_heads": 3, "context": 2048, "scaling": "yarn", "factor": 4.0, "original_context": 512, "beta_fast": 8.0,
+        },
     }  # fmt: skip
 
 
@@ -510,7 +512,9 @@ def oracle():
             wide = pathlib.Path(d) / "f32.gguf"
             write_gguf(wide, name, m, tokenizer, {n: (x.astype(np.float32), T.F32) for n, x in w.items()})
             for path in (wide, OUT / f"{name}.gguf"):
-                llm = llama_cpp.Llama(str(path), n_ctx=m["context"], n_threads=1, logits_all=True, verbose=False)
+                # For llama models it does not read this key of the file.
+                yarn = {"yarn_beta_fast": m["beta_fast"]} if "beta_fast" in m else {}
+                llm = llama_cpp.Llama(str(path), n_ctx=m["context"], n_threads=1, logits_all=True, verbose=False, **yarn)
                 llm.eval(ids)
                 diff = np.array(llm.scores[: len(ids)], dtype=np.float64) - expected
                 found += [np.sqrt((diff**2).mean()) / expected.std(), np.abs(diff).max() / expected.std()]

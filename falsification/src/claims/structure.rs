@@ -97,7 +97,7 @@ fn sf2(context: &Context) -> Outcome {
             Some(_) => matches!(
                 spec.rope.scaling,
                 RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, .. }
-                    if (factor, original_context, beta_fast, beta_slow) == (4.0, 32, 4.0, 1.0)
+                    if (factor, original_context, beta_fast, beta_slow) == (4.0, 512, 8.0, 1.0)
             ),
         };
         require(scaling, format!("scaling {} of {}", stated["scaling"], s.name), || format!("{:?}", spec.rope.scaling))?;
