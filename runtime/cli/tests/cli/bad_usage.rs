@@ -90,10 +90,14 @@ fn a_bad_log_filter() {
 #[test]
 fn logs_go_to_standard_error() {
     let shell = Shell::with_models();
-    let quiet = shell.brick("run qwen2-tiny.gguf hi -n 4").succeeds();
-    let loud = shell.brick("run qwen2-tiny.gguf hi -n 4 --log trace").succeeds();
-    assert_eq!(quiet.stdout, loud.stdout);
-    assert!(loud.stderr.len() > quiet.stderr.len(), "{loud}");
+    let quiet = shell.brick("run qwen2-tiny.gguf hi -n 4 -q").succeeds();
+    let loud = shell.brick("run qwen2-tiny.gguf hi -n 4 -q --log debug").succeeds();
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), (loud.stdout.as_str(), ""));
+    for part in ["INFO", "qwen2-tiny.gguf", "DEBUG", "threads"] {
+        assert!(loud.stderr.contains(part), "{part}: {loud}");
+    }
+    let from_environment = shell.brick("run qwen2-tiny.gguf hi -n 4 -q").env("BRICK_LOG", "brick=info").succeeds();
+    assert!(from_environment.stderr.contains("INFO") && !from_environment.stderr.contains("DEBUG"));
 }
 
 #[test]

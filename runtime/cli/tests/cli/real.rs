@@ -25,8 +25,8 @@ fn brick<'s>(shell: &'s Shell, command: &str, words: &str) -> Brick<'s> {
 #[test]
 fn it_answers_a_question() {
     let shell = Shell::new();
-    let output = brick(&shell, "run", "-n 24").arg("What is the capital of France?").succeeds();
-    assert!(output.stdout.contains("Paris"), "{output}");
+    let output = brick(&shell, "run", "-n 24").arg("What is gravity? Answer in one sentence.").succeeds();
+    assert!(output.stdout.starts_with("Gravity is a fundamental concept in physics"), "{output}");
 }
 
 #[test]
@@ -34,9 +34,12 @@ fn it_answers_by_name_without_a_network() {
     model();
     let shell = Shell::new();
     let home = Registry::default_home().unwrap();
-    let output =
-        shell.brick("run smollm2 -n 24").arg("What is the capital of France?").env("BRICK_HOME", home).succeeds();
-    assert!(output.stdout.contains("Paris"), "{output}");
+    let output = shell
+        .brick("run smollm2 -n 24")
+        .arg("What is gravity? Answer in one sentence.")
+        .env("BRICK_HOME", home)
+        .succeeds();
+    assert!(output.stdout.starts_with("Gravity is a fundamental concept in physics"), "{output}");
 }
 
 #[test]
