@@ -91,7 +91,9 @@ fn text_of_all_kinds_comes_back() {
 #[test]
 fn the_profile_accounts_for_its_time() {
     let shell = Shell::with_machine();
-    let profile = brick(&shell, "profile", "--pp 64 --tg 8 --repeat 1 --json").json();
+    // One thread: on a machine that is busy with other tests, waiting for a second thread to be scheduled at the end of a
+    // forward call is time of no brick, and says nothing about the recorder.
+    let profile = brick(&shell, "profile", "--pp 64 --tg 8 --repeat 1 --threads 1 --json").json();
     assert_valid(&profile);
     for phase in profile["phases"].as_array().unwrap() {
         let coverage = phase["derived"]["coverage"].as_f64().unwrap();
