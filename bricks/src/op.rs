@@ -492,7 +492,11 @@ impl Op {
                 for p in parts {
                     let ops = 2 * n * p.rows as u64 * *input as u64;
                     let float = weights.get(at).is_some_and(|w| w.dtype.is_float());
-                    if float { flops += ops } else { int_ops += ops }
+                    if float {
+                        flops += ops;
+                    } else {
+                        int_ops += ops;
+                    }
                     at += 1 + usize::from(p.bias);
                     flops += if p.bias { n * p.rows as u64 } else { 0 };
                 }
