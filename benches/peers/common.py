@@ -1,5 +1,6 @@
 """What the comparisons share: statistics of pairs, running a child, the record of a run. Standard library only."""
 
+import atexit
 import datetime
 import hashlib
 import json
@@ -8,8 +9,10 @@ import os
 import platform
 import random
 import re
+import resource
 import statistics
 import subprocess
+import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -58,15 +61,63 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else None
 
 
-def load():
-    """Runnable tasks per core over the last minute: how busy the machine was."""
-    return round(os.getloadavg()[0] / (os.cpu_count() or 1), 2)
+class Watch:
+    """What share of the machine others used while a measurement ran: all busy time less that of our own children.
+
+    Threads that wait for each other suffer from a stolen core far more than in proportion, and not all programs equally:
+    above the limit a ratio says how two programs bear a crowd, not how fast they are. Processors that the measurement does
+    not use may be used by others; memory bandwidth is still shared then.
+    """
+
+    def __init__(self, threads):
+        cpus = os.cpu_count() or 1
+        self.limit = 0.05 + max(0, cpus - threads) / cpus
+        self.shares = []
+
+    @staticmethod
+    def _busy():
+        """Seconds that all processors together were busy, and how many there are."""
+        lines = Path("/proc/stat").read_text().splitlines()
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, lines[0].split()[1:9])
+        cpus = sum(line.startswith("cpu") for line in lines) - 1
+        return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK"), cpus
+
+    @staticmethod
+    def _own():
+        return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
+
+    def __call__(self, measure):
+        try:
+            (busy, cpus), own, start = self._busy(), self._own(), time.monotonic()
+            result = measure()
+            others = self._busy()[0] - busy - (self._own() - own)
+            self.shares.append(round(max(0.0, others / ((time.monotonic() - start) * cpus)), 3))
+            return result
+        except FileNotFoundError:
+            return measure()  # no /proc: nothing is known, and nothing is claimed
+
+    def summary(self):
+        if not self.shares:
+            return "others' share of the machine unknown"
+        middle, most = statistics.median(self.shares), max(self.shares)
+        text = f"others used {middle:.0%} of the machine (median; at most {most:.0%})"
+        return text if middle <= self.limit else f"INCONCLUSIVE: {text}; expected at most {self.limit:.0%}"
 
 
 def set_nice(nice):
-    """For this process and all children, so for both sides alike. Raising priority needs the right to."""
+    """For this process and all children, so for both sides alike. Raising priority needs the right to.
+
+    Where the kernel groups processes by session, niceness counts only within the group, and the group has one of its own.
+    """
+    if nice == 0:
+        return
     try:
         os.nice(nice)
+        group = Path("/proc/self/autogroup")
+        if group.exists() and Path("/proc/sys/kernel/sched_autogroup_enabled").read_text().strip() == "1":
+            before = group.read_text().split()[-1]
+            group.write_text(str(nice))
+            atexit.register(group.write_text, before)
     except OSError as error:
         raise SystemExit(f"--nice {nice}: {error}") from error
 
@@ -120,6 +171,5 @@ def setup(data):
         for name, build in e["programs"].items():
             lines.append(f"- {name}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in build.items()))
         lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in e["settings"].items()]
-        loads = e["load_per_cpu"]
-        lines += [f"- load per CPU while it ran (these runs included): {min(loads)} to {max(loads)}", "", e["table"]]
+        lines += [f"- while it ran: {e['quiet']}", "", e["table"]]
     return "\n".join(lines) + "\n"

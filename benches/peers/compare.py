@@ -45,15 +45,14 @@ def measure(args):
     arms = {"llama.cpp": lambda: llama(args, False), "llama.cpp flash": lambda: llama(args, True), "brick": lambda: brick(args)}
     for arm in arms.values():  # file into the page cache, machine limits into brick's
         arm()
-    rounds, loads = [], []
+    rounds, watch = [], common.Watch(args.threads)
     for i in range(args.rounds):
         # There and back again: ABBA for three.
         order = list(arms) if i % 2 == 0 else list(arms)[::-1]
-        rounds.append({name: arms[name]() for name in order})
-        loads.append(common.load())
+        rounds.append({name: watch(arms[name]) for name in order})
         shown = ", ".join(f"{n} {r['prefill']:.0f}/{r['decode']:.1f}" for n, r in sorted(rounds[-1].items()))
-        print(f"round {i + 1}/{args.rounds}: {shown} tok/s prefill/decode, load {loads[-1]}", file=sys.stderr)
-    return rounds, loads
+        print(f"round {i + 1}/{args.rounds}: {shown} tok/s prefill/decode, others {max(watch.shares[-3:], default=0):.0%}", file=sys.stderr)
+    return rounds, watch
 
 
 def evaluate(rounds):
@@ -98,9 +97,10 @@ def main():
         parser.error(f"{args.python} does not exist; run --setup, or give --python")
     common.set_nice(args.nice)
     args.gguf = common.model_file(args.brick, args.model)
-    rounds, loads = measure(args)
+    rounds, watch = measure(args)
     result = evaluate(rounds)
     print(table(result))
+    print(watch.summary())
     if not args.no_record:
         peer = rounds[0]["llama.cpp"]
         options = f"--pp {args.pp} --tg {args.tg} --rounds {args.rounds} --threads {args.threads} --nice {args.nice}"
@@ -111,7 +111,8 @@ def main():
             "programs": {"brick": common.brick_build(args.brick) | {"backend": rounds[0]["brick"]["backend"]},
                          "llama.cpp": {"package": f"llama-cpp-python {peer['version']}", "built": "GGML_NATIVE=ON", "system": peer["system"]}},
             "settings": {"threads": args.threads, "prompt_tokens": args.pp, "generated_tokens": args.tg, "nice": args.nice},
-            "load_per_cpu": loads,
+            "quiet": watch.summary(),
+            "others_share": watch.shares,
             "result": result,
             "rounds": [{n: {p: r[n][p] for p in PHASES} for n in r} for r in rounds],
         }, table(result))

@@ -59,12 +59,11 @@ def main():
     peer = args.python.exists()
 
     first_token(args)  # the file into the page cache
-    rounds, loads = [], []
+    rounds, watch = [], common.Watch(args.threads)
     for i in range(args.rounds):
         arms = {"brick": lambda: first_token(args)} | ({"llama.cpp": lambda: llama(args)} if peer else {})
         order = list(arms) if i % 2 == 0 else list(arms)[::-1]
-        rounds.append({name: arms[name]() for name in order})
-        loads.append(common.load())
+        rounds.append({name: watch(arms[name]) for name in order})
     long = [answer(args, 100)["peak_bytes"] for _ in range(3)]
 
     ms = lambda values: common.interval([1e3 * v for v in values])
@@ -81,6 +80,7 @@ def main():
     lines.append(f"| peak memory of a 100-token answer / file size | {peak / size:.3f} | {min(long) / size:.3f} – {max(long) / size:.3f} (range) | {len(long)} |")
     table = "\n".join(lines)
     print(table)
+    print(watch.summary())
     if not args.no_record:
         folder = common.record({
             "title": f"start and memory: {args.gguf.name}, {args.threads} threads",
@@ -88,7 +88,8 @@ def main():
             "model": {"file": args.gguf.name, "bytes": size, "sha256": common.sha256(args.gguf)},
             "programs": {"brick": common.brick_build(args.brick)},
             "settings": {"threads": args.threads, "nice": args.nice, "page_cache": "warm"},
-            "load_per_cpu": loads,
+            "quiet": watch.summary(),
+            "others_share": watch.shares,
             "result": rows,
             "rounds": rounds,
             "peak_bytes_of_100_tokens": long,

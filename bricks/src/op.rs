@@ -488,9 +488,17 @@ impl Op {
                 let n = rows.count(e);
                 let out: u64 = parts.iter().map(|p| p.rows as u64).sum();
                 let (mut int_ops, mut flops) = (0, 0);
-                for w in weights.iter().filter(|w| w.rows > 1 || w.cols == *input) {
-                    let ops = 2 * n * w.rows as u64 * w.cols as u64;
-                    if w.dtype.is_float() { flops += ops } else { int_ops += ops }
+                let mut at = 0;
+                for p in parts {
+                    let ops = 2 * n * p.rows as u64 * *input as u64;
+                    let float = weights.get(at).is_some_and(|w| w.dtype.is_float());
+                    if float {
+                        flops += ops;
+                    } else {
+                        int_ops += ops;
+                    }
+                    at += 1 + usize::from(p.bias);
+                    flops += if p.bias { n * p.rows as u64 } else { 0 };
                 }
                 Cost { weight_bytes, read_bytes: 4 * n * *input as u64, write_bytes: 4 * n * out, int_ops, flops }
             }

@@ -77,7 +77,7 @@ pub enum CheckError {
         /// The brick.
         brick: String,
         /// Why not.
-        source: BrickError,
+        source: Box<BrickError>,
     },
     /// No brick of that name.
     #[error("there is no brick {name:?} in the graph that runs; `brick graph` lists them ({examples}, …)")]
@@ -103,8 +103,7 @@ pub fn check(
     sabotage: Option<&str>,
 ) -> Result<CheckReport, CheckError> {
     let n = tokens.len().max(1);
-    let options =
-        EngineOptions { keep_values: true, max_rows: n, max_wanted: n, context: n, sequences: 1, ..*options };
+    let options = EngineOptions { keep_values: true, max_rows: n, max_wanted: n, context: n, sequences: 1, ..*options };
     let mut engine = Engine::new(graph, weights, &options)?;
     // Where inputs and outputs are, before anything is broken.
     let ports = engine.plan().steps.iter().map(ports).collect();
@@ -146,7 +145,8 @@ impl Observer for Checker<'_> {
         match self.judge(step, view) {
             Ok(b) => self.bricks.push(b),
             Err(source) => {
-                self.error = Some(CheckError::Reference { brick: plan.info[step].name.clone(), source });
+                self.error =
+                    Some(CheckError::Reference { brick: plan.info[step].name.clone(), source: Box::new(source) });
             }
         }
     }

@@ -336,8 +336,7 @@ impl Engine {
         recorder: &mut R,
         observer: &mut O,
     ) -> Result<(), GangPanic> {
-        let call =
-            Call::new(&self.plan, &self.arena, &*self.weights, batch.rows(), &self.wanted, &mut self.kv);
+        let call = Call::new(&self.plan, &self.arena, &*self.weights, batch.rows(), &self.wanted, &mut self.kv);
         let call = &call;
         self.gang.run(
             |m| {

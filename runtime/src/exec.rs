@@ -3,12 +3,12 @@
 //! Every function here runs on all threads of the gang at once. Work is cut so that a piece of memory is written by one
 //! thread only, and results never depend on the cut: each output is computed whole, in one fixed order, by one thread.
 
+use bricks::Rows;
+use bricks::cpu::attention::{AttentionGroup, KvPage};
 use bricks::cpu::gang::Member;
 use bricks::cpu::linear::{Acts, Matrix, Q8Acts, RawOut};
-use bricks::cpu::attention::{AttentionGroup, KvPage};
 use bricks::cpu::{self, SimdLevel};
 use bricks::quant::q8::Q8RowMut;
-use bricks::Rows;
 use half::f16;
 
 use crate::arena::Arena;
@@ -78,13 +78,13 @@ impl<'a> Call<'a> {
             StepKind::Input => self.input(m),
             StepKind::Embed { table, dtype, scale, dst } => {
                 let bytes = self.weights.bytes(*table);
-                self.each_row(m, self.rows.len(), |t| {
+                each_row(m, self.rows.len(), |t| {
                     let token = self.rows[t].token as usize;
                     ok(cpu::embed_row(*dtype, bytes, token, *scale, self.row_mut(*dst, t)));
                 });
             }
             StepKind::RmsNorm { src, gain, eps, rows, dst, q8 } => {
-                self.each_row(m, self.count(*rows), |t| {
+                each_row(m, self.count(*rows), |t| {
                     let from = if *rows == Rows::Wanted { self.wanted[t] } else { t };
                     let out = self.row_mut(*dst, t);
                     ok(cpu::rms_norm_row(self.simd(), self.row(*src, from), gain, *eps, out));
@@ -92,7 +92,7 @@ impl<'a> Call<'a> {
                 });
             }
             StepKind::AddRmsNorm { a, b, gain, eps, sum, dst, q8 } => {
-                self.each_row(m, self.rows.len(), |t| {
+                each_row(m, self.rows.len(), |t| {
                     let s = self.row_mut(*sum, t);
                     ok(cpu::add_row(self.simd(), self.row(*a, t), self.row(*b, t), s));
                     let out = self.row_mut(*dst, t);
@@ -101,11 +101,11 @@ impl<'a> Call<'a> {
                 });
             }
             StepKind::Quantize { src, rows, q8 } => {
-                self.each_row(m, self.count(*rows), |t| self.quantize(Some(q8), t, 0, self.row(*src, t)));
+                each_row(m, self.count(*rows), |t| self.quantize(Some(q8), t, 0, self.row(*src, t)));
             }
             StepKind::Linear { matrices, rows, .. } => self.linear(m, matrices, self.count(*rows)),
             StepKind::Rope { src, dst, head_dim, style, table } => {
-                self.each_row(m, self.rows.len(), |t| {
+                each_row(m, self.rows.len(), |t| {
                     let out = self.row_mut(*dst, t);
                     out.copy_from_slice(self.row(*src, t));
                     let (cos, sin) = self.rotation(*table, t);
@@ -113,7 +113,7 @@ impl<'a> Call<'a> {
                 });
             }
             StepKind::KvWrite { layer, k, v, n_kv_heads, head_dim, rope } => {
-                self.each_row(m, self.rows.len(), |t| {
+                each_row(m, self.rows.len(), |t| {
                     // SAFETY: the scratch area of this member is used by this thread only.
                     let rotated = unsafe { self.arena.slice_mut::<f32>(self.scratch(m), k.width) };
                     rotated.copy_from_slice(self.row(*k, t));
@@ -137,9 +137,8 @@ impl<'a> Call<'a> {
                     for item in range {
                         let (t, h) = (item / spec.n_kv_heads, item % spec.n_kv_heads);
                         // SAFETY: item (t, h) belongs to this thread; its columns are written by nobody else.
-                        let out = unsafe {
-                            self.arena.slice_mut::<f32>(dst.offset + 4 * (t * dst.width + h * width), width)
-                        };
+                        let out =
+                            unsafe { self.arena.slice_mut::<f32>(dst.offset + 4 * (t * dst.width + h * width), width) };
                         let query = &self.row(*q, t)[h * width..(h + 1) * width];
                         self.attend(*layer, t, h, spec, query, out, scratch);
                         self.quantize(q8.as_ref(), t, h * width, out);
@@ -147,7 +146,7 @@ impl<'a> Call<'a> {
                 }
             }
             StepKind::Add { a, b, dst } => {
-                self.each_row(m, self.rows.len(), |t| {
+                each_row(m, self.rows.len(), |t| {
                     ok(cpu::add_row(self.simd(), self.row(*a, t), self.row(*b, t), self.row_mut(*dst, t)));
                 });
             }
@@ -171,7 +170,7 @@ impl<'a> Call<'a> {
 
     /// Cosines and sines of every row's position, for every rotary table.
     fn input(&self, m: &Member<'_>) {
-        self.each_row(m, self.rows.len(), |t| {
+        each_row(m, self.rows.len(), |t| {
             for table in &self.plan.rope_tables {
                 let position = self.rows[t].position as u32;
                 table.frequencies.cos_sin(position, self.row_mut(table.cos, t), self.row_mut(table.sin, t));
@@ -188,13 +187,6 @@ impl<'a> Call<'a> {
     fn scratch(&self, m: &Member<'_>) -> usize {
         debug_assert!(m.index() < self.plan.threads);
         self.plan.scratch.0 + 4 * self.plan.scratch.1 * m.index()
-    }
-
-    /// Shares rows out one by one (large batches: a few at a time).
-    fn each_row(&self, m: &Member<'_>, rows: usize, f: impl Fn(usize)) {
-        while let Some(range) = m.take(rows, chunk(rows, m.size(), 1)) {
-            range.for_each(&f);
-        }
     }
 
     /// Row `t` of a buffer that an earlier step has written.
@@ -341,6 +333,13 @@ pub(crate) fn group_attention(spec: &bricks::AttentionSpec) -> AttentionGroup {
         page_len: BLOCK,
         scale: spec.scale,
         softcap: spec.softcap,
+    }
+}
+
+/// Shares rows out one by one (large batches: a few at a time).
+fn each_row(m: &Member<'_>, rows: usize, f: impl Fn(usize)) {
+    while let Some(range) = m.take(rows, chunk(rows, m.size(), 1)) {
+        range.for_each(&f);
     }
 }
 

@@ -23,7 +23,9 @@ pub struct SequenceId(pub(crate) u32);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KvError {
     /// A sequence would grow past the context it was given.
-    #[error("context is full: {wanted} positions wanted, {context} available (raise --ctx, or shorten the conversation)")]
+    #[error(
+        "context is full: {wanted} positions wanted, {context} available (raise --ctx, or shorten the conversation)"
+    )]
     ContextFull {
         /// Positions needed after the call.
         wanted: usize,
@@ -364,7 +366,9 @@ mod tests {
         let n = kv.len(id).unwrap();
         let (k, v) = kv.gather(id, layer, n).unwrap();
         assert_eq!(k, v);
-        k.chunks(SHAPE.n_kv_heads * SHAPE.head_dim).map(|row| row[SHAPE.head_dim] - 10.0 - layer as f32 * 100.0).collect()
+        k.chunks(SHAPE.n_kv_heads * SHAPE.head_dim)
+            .map(|row| row[SHAPE.head_dim] - 10.0 - layer as f32 * 100.0)
+            .collect()
     }
 
     #[test]

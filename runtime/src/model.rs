@@ -33,7 +33,7 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: BuildError,
+        source: Box<BuildError>,
     },
     /// A fusion pass.
     #[error("{path}: {source}")]
@@ -41,7 +41,7 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: brick_graphs::GraphError,
+        source: Box<brick_graphs::GraphError>,
     },
     /// A tensor.
     #[error("{path}: {source}")]
@@ -150,9 +150,8 @@ impl Model {
         let spec = ArchSpec::from_gguf(gguf).map_err(|source| LoadError::Arch { path: path(), source })?;
         let shape_of = |name: &str| gguf.tensor(name).and_then(|t| t.shape().ok());
         let graph =
-            build_graph(&spec, &shape_of).map_err(|source| LoadError::Build { path: path(), source })?;
-        let fused =
-            passes::fuse_all(&graph).map_err(|source| LoadError::Graph { path: path(), source })?;
+            build_graph(&spec, &shape_of).map_err(|e| LoadError::Build { path: path(), source: Box::new(e) })?;
+        let fused = passes::fuse_all(&graph).map_err(|e| LoadError::Graph { path: path(), source: Box::new(e) })?;
         let mut tensors = Vec::with_capacity(fused.weights().len());
         for w in fused.weights() {
             let tensor = gguf.require(&w.name).and_then(|t| gguf.bytes(t).map(|_| t.clone()));

@@ -25,8 +25,7 @@ pub enum Stage {
 }
 
 /// llama.cpp's order of stages.
-pub const DEFAULT_CHAIN: [Stage; 5] =
-    [Stage::Penalties, Stage::TopK, Stage::TopP, Stage::MinP, Stage::Temperature];
+pub const DEFAULT_CHAIN: [Stage; 5] = [Stage::Penalties, Stage::TopK, Stage::TopP, Stage::MinP, Stage::Temperature];
 
 /// How to choose tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,7 +77,9 @@ pub enum SamplerError {
         found: f32,
     },
     /// The model produced no usable number.
-    #[error("logits of the last position hold NaN or no finite value (first bad token id {token}): the weights are damaged or a kernel is wrong; `brick check` finds the brick")]
+    #[error(
+        "logits of the last position hold NaN or no finite value (first bad token id {token}): the weights are damaged or a kernel is wrong; `brick check` finds the brick"
+    )]
     NotFinite {
         /// First token id whose logit is NaN (or 0 when all are −∞).
         token: usize,
@@ -152,7 +153,10 @@ impl Sampler {
         if o.temperature == 0.0 {
             penalise(&mut self.candidates, recent, o);
             let best = self.candidates.iter().copied().reduce(|a, b| if b.logit > a.logit { b } else { a });
-            return best.filter(|c| c.logit > f32::NEG_INFINITY).map(|c| c.id).ok_or(SamplerError::NotFinite { token: 0 });
+            return best
+                .filter(|c| c.logit > f32::NEG_INFINITY)
+                .map(|c| c.id)
+                .ok_or(SamplerError::NotFinite { token: 0 });
         }
         for stage in &o.chain {
             let (c, w) = (&mut self.candidates, &mut self.weights);
@@ -195,6 +199,7 @@ impl Sampler {
 }
 
 /// Best first; the lower id first among equals.
+#[allow(clippy::trivially_copy_pass_by_ref)] // the form that sorting takes
 fn order(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }

@@ -209,11 +209,7 @@ impl<'m> Session<'m> {
             return Err(GenerateError::EmptyPrompt);
         }
         if prompt.len() > context {
-            return Err(GenerateError::PromptTooLong {
-                tokens: prompt.len(),
-                context,
-                trained: self.trained_context,
-            });
+            return Err(GenerateError::PromptTooLong { tokens: prompt.len(), context, trained: self.trained_context });
         }
         let mut sampler = Sampler::new(options.sampler.clone(), self.engine.vocab())?;
         let mut out = Output::new(self.tokenizer, options, on_text);
@@ -225,7 +221,7 @@ impl<'m> Session<'m> {
         self.rewind(cached)?;
         if let Some(reason) = self.prefill(prompt, cached, echo, options, recorder, cancel, &mut out)? {
             let timings = Timings { cached_tokens: cached, ..Timings::default() };
-            return out.finish(reason, timings);
+            return Ok(out.finish(reason, timings));
         }
         let prompt_done = start.elapsed();
         let mut timings = Timings {
@@ -281,7 +277,7 @@ impl<'m> Session<'m> {
             self.engine.forward_observed(&self.batch, recorder, &mut crate::engine::NoObserver)?;
             self.tokens.push(token);
         };
-        out.finish(reason, timings)
+        Ok(out.finish(reason, timings))
     }
 
     /// Computes the prompt from `cached` on, in chunks. `Some` when cancelled.
@@ -381,7 +377,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn finish(mut self, finish: FinishReason, timings: Timings) -> Result<Generation, GenerateError> {
+    fn finish(mut self, finish: FinishReason, timings: Timings) -> Generation {
         if !matches!(finish, FinishReason::Stop(_)) {
             // Bytes of an unfinished character, then text that could have become a stop string.
             let tail = self.decoder.finish().map(str::to_owned);
@@ -393,7 +389,7 @@ impl<'a> Output<'a> {
             let held = self.filter.finish();
             self.emit(&held);
         }
-        Ok(Generation { ids: self.ids, text: self.text, finish, timings, logprobs: self.logprobs })
+        Generation { ids: self.ids, text: self.text, finish, timings, logprobs: self.logprobs }
     }
 }
 

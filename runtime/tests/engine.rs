@@ -10,7 +10,8 @@ use brick_profiler::{BrickProfiler, NoRecord, Phase};
 use brick_runtime::check::{CheckError, check};
 use brick_runtime::session::PositionLogprobs;
 use brick_runtime::{
-    Batch, EngineError, EngineOptions, FinishReason, GenerateError, GenerateOptions, KvError, Row, SamplerOptions, Session,
+    Batch, EngineError, EngineOptions, FinishReason, GenerateError, GenerateOptions, KvError, Row, SamplerOptions,
+    Session,
 };
 use common::{MODELS, engine, model, options, tokens};
 
@@ -53,10 +54,7 @@ fn bad_batches_are_errors_and_change_nothing() {
     }
     batch.clear();
     batch.push_tokens(s, 35, &[5; 8]);
-    assert!(matches!(
-        e.forward_quiet(&batch),
-        Err(EngineError::Kv(KvError::ContextFull { wanted: 41, context: 40 }))
-    ));
+    assert!(matches!(e.forward_quiet(&batch), Err(EngineError::Kv(KvError::ContextFull { wanted: 41, context: 40 }))));
     assert_eq!(e.kv().len(s).unwrap(), 35);
 }
 
@@ -126,7 +124,11 @@ fn recording_accounts_for_every_step() {
     assert_eq!(recorder.ignored_calls(), 0);
 }
 
-fn generate(session: &mut Session<'_>, ids: &[u32], o: &GenerateOptions) -> Result<brick_runtime::Generation, GenerateError> {
+fn generate(
+    session: &mut Session<'_>,
+    ids: &[u32],
+    o: &GenerateOptions,
+) -> Result<brick_runtime::Generation, GenerateError> {
     session.generate(ids, o, &mut NoRecord, &AtomicBool::new(false), &mut |_| {})
 }
 
@@ -162,7 +164,8 @@ fn sessions_reuse_their_prefix_and_say_why_they_end() {
 
     // Seeds.
     let sampled = |seed| {
-        let sampler = SamplerOptions { temperature: 1.5, top_k: 0, top_p: 1.0, min_p: 0.0, seed, ..SamplerOptions::default() };
+        let sampler =
+            SamplerOptions { temperature: 1.5, top_k: 0, top_p: 1.0, min_p: 0.0, seed, ..SamplerOptions::default() };
         generate(&mut new_session(100), &ids, &GenerateOptions { sampler, ..o.clone() }).unwrap().ids
     };
     assert_eq!(sampled(1), sampled(1));

@@ -186,6 +186,7 @@ impl Gang {
         if s.size > 1 {
             debug_assert_eq!(s.running.load(Ordering::Acquire), 0, "a call is already running");
             let job: *const Job<'_> = &raw const worker;
+            #[allow(clippy::transmute_ptr_to_ptr)] // a cast may not extend the lifetime of a trait object
             // SAFETY: the lifetime is erased, but workers use the pointer only until they decrement `running`, and this
             // function does not return (nor unwind: the leader runs under catch_unwind) before `running` is 0 again.
             let job: *const Job<'static> = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(job) };

@@ -198,7 +198,7 @@ pub(crate) struct ProfileArgs {
     /// roofline (derived from `brick machine`), a shipped table (qwen2.5-1.5b-rtx4090, default), or a TOML file
     #[arg(long, value_name = "NAME|FILE", default_value = "roofline")]
     pub(crate) budget: String,
-    /// off, report, or strict: exit with 3 at the first brick over its budget
+    /// off, report, or strict: exit with 3 if a brick is over its budget, and name the worst
     #[arg(long, value_enum, default_value_t)]
     pub(crate) budget_policy: PolicyArg,
     /// Every step (layer by layer) instead of a table per kind

@@ -19,7 +19,9 @@ const DEFAULT_CONTEXT: usize = 4096;
 pub(crate) fn resolve(name: &str) -> anyhow::Result<PathBuf> {
     let registry = Registry::open_default()?;
     let reference = registry.parse(name)?;
-    Ok(registry.resolve(&reference, &PullProgress::new(false))?)
+    let path = registry.resolve(&reference, &PullProgress::new(false))?;
+    tracing::info!(model = name, path = %path.display(), "resolved");
+    Ok(path)
 }
 
 /// The opened file of a model.
@@ -55,6 +57,13 @@ pub(crate) fn engine_options(args: &ModelArgs, model: &Model) -> anyhow::Result<
 /// An engine as the command line wants it.
 pub(crate) fn engine(args: &ModelArgs, model: &Model) -> anyhow::Result<Engine> {
     let options = engine_options(args, model)?;
+    tracing::debug!(
+        threads = options.threads,
+        context = options.context,
+        max_rows = options.max_rows,
+        simd = options.simd.name(),
+        "engine"
+    );
     model.engine(&options).context("cannot set up the engine")
 }
 

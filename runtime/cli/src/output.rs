@@ -20,8 +20,9 @@ pub(crate) fn set_color(choice: ColorChoice) {
 /// Starts logging to standard error if a filter was given (`--log` or `BRICK_LOG`); libraries are silent otherwise.
 pub(crate) fn init_logging(filter: Option<&str>) -> anyhow::Result<()> {
     let Some(filter) = filter else { return Ok(()) };
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .with_context(|| format!("--log {filter:?}: expected a level (error, warn, info, debug, trace) or target=level"))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).with_context(|| {
+        format!("--log {filter:?}: expected a level (error, warn, info, debug, trace) or target=level")
+    })?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -41,12 +42,23 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "\x1b[2m{text}\x1b[0m");
 }
 
-/// Prints a result.
+/// Prints a result exactly as it is: text of a model may hold any character, also ones that steer a terminal.
 ///
 /// # Errors
 /// When standard output cannot be written.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = anstream::stdout().lock();
+    print_to(std::io::stdout().lock(), text)
+}
+
+/// Prints a table in the colours of [`style`], which are translated or left out where the output needs it.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub(crate) fn print_styled(text: &str) -> anyhow::Result<()> {
+    print_to(anstream::stdout().lock(), text)
+}
+
+fn print_to(mut out: impl Write, text: &str) -> anyhow::Result<()> {
     out.write_all(text.as_bytes())?;
     if !text.ends_with('\n') {
         out.write_all(b"\n")?;

@@ -36,8 +36,7 @@ pub(crate) struct PullProgress {
 impl PullProgress {
     pub(crate) fn new(quiet: bool) -> Self {
         let terminal = crate::output::stderr_is_terminal();
-        let target =
-            if terminal && !quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if terminal && !quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Self { bar: ProgressBar::with_draw_target(None, target), lines: !terminal && !quiet, stop: interrupted() }
     }
 }

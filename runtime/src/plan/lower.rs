@@ -3,8 +3,8 @@
 use brick_graphs::passes::{Buffer, pack};
 use brick_graphs::{Brick, Graph, ValueId, WeightId};
 use brick_profiler::StepInfo;
-use bricks::cpu::linear::LinearKernel;
 use bricks::cpu::SimdLevel;
+use bricks::cpu::linear::LinearKernel;
 use bricks::{Dim, Op, RopeSpec, Rows};
 
 use super::{FusedRope, LinearInput, LinearMatrix, Plan, Q8Slot, RopeTable, Slot, Step, StepKind};
@@ -417,14 +417,15 @@ impl Lowering<'_> {
         // One scratch area per thread, alive throughout.
         let scratch = self.steps.iter().map(|(kind, ..)| scratch_floats(kind)).max().unwrap_or(0).next_multiple_of(16);
         let scratch_buffer = self.f32_buffer(self.options.threads, scratch)?;
-        self.buffers[scratch_buffer.buffer] = Buffer { first: 0, last: usize::MAX, ..self.buffers[scratch_buffer.buffer] };
+        self.buffers[scratch_buffer.buffer] =
+            Buffer { first: 0, last: usize::MAX, ..self.buffers[scratch_buffer.buffer] };
 
         if self.options.keep_values {
             for b in &mut self.buffers {
                 (b.first, b.last) = (0, usize::MAX);
             }
         }
-        let packing = pack(&self.buffers).filter(|p| p.bytes <= isize::MAX as usize);
+        let packing = pack(&self.buffers).filter(|p| isize::try_from(p.bytes).is_ok());
         let brick_graphs::passes::Packing { offsets, bytes: arena_bytes } = packing.ok_or_else(|| self.too_large())?;
         let at = |s: &mut Slot| s.offset = offsets[s.offset];
         let (mut steps, mut info) = (Vec::with_capacity(end), Vec::with_capacity(end));
@@ -464,9 +465,7 @@ impl Lowering<'_> {
 /// Scratch floats a thread needs for a step.
 fn scratch_floats(kind: &StepKind) -> usize {
     match kind {
-        StepKind::Attention { spec, .. } => {
-            crate::exec::group_attention(spec).scratch_len()
-        }
+        StepKind::Attention { spec, .. } => crate::exec::group_attention(spec).scratch_len(),
         StepKind::KvWrite { k, .. } => k.width,
         _ => 0,
     }

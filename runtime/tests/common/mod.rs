@@ -8,8 +8,7 @@ use std::path::PathBuf;
 use brick_runtime::{Engine, EngineOptions, Model};
 
 /// Models with every weight type, both tokenizers, both rotary pairings (see `falsification/reference/synthetic.py`).
-pub const MODELS: [&str; 6] =
-    ["qwen2-tiny", "qwen2-partial", "spm-tiny", "spm-linear", "spm-llama3", "spm-yarn"];
+pub const MODELS: [&str; 6] = ["qwen2-tiny", "qwen2-partial", "spm-tiny", "spm-linear", "spm-llama3", "spm-yarn"];
 
 pub fn model(name: &str) -> Model {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../falsification/reference/synthetic");

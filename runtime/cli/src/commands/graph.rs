@@ -26,22 +26,27 @@ pub(super) fn graph(args: &GraphArgs) -> anyhow::Result<ExitCode> {
         let mut rows = Vec::new();
         for pass in passes::pipeline() {
             let done = passes::run_until(&built, pass.name, max_rows)?;
-            rows.push((pass, done.graph.len(), done.graph.total_cost(&extent), done.placement.map(|p| p.arena_bytes())));
+            rows.push((
+                pass,
+                done.graph.len(),
+                done.graph.total_cost(&extent),
+                done.placement.map(|p| p.arena_bytes()),
+            ));
         }
         if args.json {
             let rows: Vec<_> = rows
                 .iter()
-                .map(|(p, n, c, a)| {
-                    json!({"pass": p.name, "about": p.about, "bricks": n, "cost": c, "arena_bytes": a})
-                })
+                .map(|(p, n, c, a)| json!({"pass": p.name, "about": p.about, "bricks": n, "cost": c, "arena_bytes": a}))
                 .collect();
             output::print_json(&json!({"schema": "brick.passes/1", "extent": extent, "passes": rows}))?;
         } else {
-            let mut text = format!("{:<20} {:>7} {:>12} {:>12}  {}\n", "pass", "bricks", "bytes moved", "arena", "what it does");
+            let mut text =
+                format!("{:<20} {:>7} {:>12} {:>12}  {}\n", "pass", "bricks", "bytes moved", "arena", "what it does");
             for (p, n, c, a) in rows {
                 let arena = a.map_or_else(|| "–".into(), |a| output::bytes(a as u64));
                 // Writing to a string does not fail.
-                let _ = writeln!(text, "{:<20} {n:>7} {:>12} {arena:>12}  {}", p.name, output::bytes(c.bytes()), p.about);
+                let _ =
+                    writeln!(text, "{:<20} {n:>7} {:>12} {arena:>12}  {}", p.name, output::bytes(c.bytes()), p.about);
             }
             output::print(&text)?;
         }

@@ -145,9 +145,9 @@ fn value_json(value: &Value<'_>, full: bool) -> serde_json::Value {
         Value::F64(x) => json!(x),
         Value::Bool(b) => json!(b),
         Value::String(s) => json!(String::from_utf8_lossy(s)),
-        _ => value.as_integer().map_or(serde_json::Value::Null, |n| {
-            i64::try_from(n).map_or_else(|_| json!(n as u64), |n| json!(n))
-        }),
+        _ => value
+            .as_integer()
+            .map_or(serde_json::Value::Null, |n| i64::try_from(n).map_or_else(|_| json!(n as u64), |n| json!(n))),
     }
 }
 

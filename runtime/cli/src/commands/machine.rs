@@ -13,7 +13,7 @@ pub(super) fn machine(args: &MachineArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         output::print_json(&machine)?;
     } else {
-        output::print(&machine.to_text(output::style()))?;
+        output::print_styled(&machine.to_text(output::style()))?;
         if let Some(path) = Machine::cache_path() {
             output::note(&format!("kept in {}; --refresh measures again", path.display()));
         }

@@ -26,7 +26,12 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
         options.context = options.context.max(needed);
     }
     if needed > options.context {
-        bail!("{needed} positions are needed (prompt {} + generated {} + 1), --ctx gives {}", prompt.len(), args.tg, options.context);
+        bail!(
+            "{needed} positions are needed (prompt {} + generated {} + 1), --ctx gives {}",
+            prompt.len(),
+            args.tg,
+            options.context
+        );
     }
     let policy = match args.budget_policy {
         PolicyArg::Off => BudgetPolicy::Off,
@@ -157,7 +162,7 @@ fn show(args: &ProfileArgs, profile: &Profile) -> anyhow::Result<()> {
     if args.markdown {
         return output::print(&profile.to_markdown(&ReportOptions { steps, ..ReportOptions::default() }));
     }
-    output::print(&profile.to_text(&ReportOptions { style: output::style(), steps }))
+    output::print_styled(&profile.to_text(&ReportOptions { style: output::style(), steps }))
 }
 
 /// Writes a file so that it is never seen half-written.

@@ -98,7 +98,10 @@ fn read_stdin() -> anyhow::Result<String> {
     std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
     let mut text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        anyhow::anyhow!("standard input is not UTF-8: expected text, found byte 0x{:02x} at offset {at}", e.as_bytes()[at])
+        anyhow::anyhow!(
+            "standard input is not UTF-8: expected text, found byte 0x{:02x} at offset {at}",
+            e.as_bytes()[at]
+        )
     })?;
     if text.ends_with('\n') {
         text.pop();

@@ -25,9 +25,8 @@ pub(super) fn tokenize(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
 fn read_stdin() -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
-    String::from_utf8(bytes).map_err(|e| {
-        anyhow::anyhow!("standard input is not UTF-8: valid up to byte {}", e.utf8_error().valid_up_to())
-    })
+    String::from_utf8(bytes)
+        .map_err(|e| anyhow::anyhow!("standard input is not UTF-8: valid up to byte {}", e.utf8_error().valid_up_to()))
 }
 
 fn encode(args: &TokenizeArgs, tokenizer: &Tokenizer, text: &str) -> anyhow::Result<ExitCode> {

@@ -6,8 +6,14 @@ use crate::shell::Shell;
 use crate::tiny::{self, patch, tensor_info};
 
 /// Every command that reads a model.
-const READERS: [&str; 6] =
-    ["run bad.gguf hi", "chat bad.gguf", "graph bad.gguf", "check bad.gguf", "tokenize bad.gguf hi", "inspect bad.gguf"];
+const READERS: [&str; 6] = [
+    "run bad.gguf hi",
+    "chat bad.gguf",
+    "graph bad.gguf",
+    "check bad.gguf",
+    "tokenize bad.gguf hi",
+    "inspect bad.gguf",
+];
 /// Those that need the weights.
 const RUNNERS: [&str; 3] = ["run bad.gguf hi", "chat bad.gguf", "check bad.gguf"];
 
@@ -162,16 +168,39 @@ fn missing_metadata() {
 
 #[test]
 fn absurd_metadata() {
-    let set = |key: &str, value: u32, parts: &[&str]| broken_model(|w| drop(w.set(key, value)), parts);
+    let set = |key: &str, value: u32, parts: &[&str]| {
+        broken_model(
+            |w| {
+                w.set(key, value);
+            },
+            parts,
+        )
+    };
     set("llama.block_count", 0, &["block_count"]);
     set("llama.block_count", u32::MAX, &["block_count"]);
     set("llama.attention.head_count", 0, &["head_count"]);
     set("llama.attention.head_count_kv", 3, &["head_count"]);
-    set("llama.embedding_length", u32::MAX, &["token_embd.weight"]);
+    set("llama.embedding_length", u32::MAX, &["embedding_length"]);
+    set("llama.embedding_length", 128, &["token_embd.weight"]);
     set("tokenizer.ggml.eos_token_id", 258, &["eos_token_id", "258"]);
-    broken_model(|w| drop(w.set("llama.block_count", "two")), &["llama.block_count"]);
-    broken_model(|w| drop(w.set("general.architecture", "perceptron")), &["perceptron"]);
-    broken_model(|w| drop(w.set("tokenizer.ggml.pre", "nonsense")), &["nonsense"]);
+    broken_model(
+        |w| {
+            w.set("llama.block_count", "two");
+        },
+        &["llama.block_count"],
+    );
+    broken_model(
+        |w| {
+            w.set("general.architecture", "perceptron");
+        },
+        &["perceptron"],
+    );
+    broken_model(
+        |w| {
+            w.set("tokenizer.ggml.pre", "nonsense");
+        },
+        &["nonsense"],
+    );
 }
 
 #[test]
@@ -182,8 +211,10 @@ fn a_tokenizer_of_another_length() {
         w.remove("tokenizer.ggml.bos_token_id");
         w.remove("tokenizer.ggml.eos_token_id");
     };
-    broken_model(shorter, &["200 tokens", "258 rows"]);
-    let types = |w: &mut GgufWriter<'static>| drop(w.set("tokenizer.ggml.token_type", vec![1_i32; 7]));
+    broken_model(shorter, &["tokenizer.ggml.tokens", "expected 258", "found 200"]);
+    let types = |w: &mut GgufWriter<'static>| {
+        w.set("tokenizer.ggml.token_type", vec![1_i32; 7]);
+    };
     broken_model(types, &["token_type", "258", "found 7"]);
 }
 
@@ -204,7 +235,8 @@ fn weights_that_are_not_numbers() {
 #[test]
 fn a_chat_template_that_cannot_be_rendered() {
     let shell = Shell::new();
-    for template in ["{% for m in messages %}", "{{ raise_exception('only in pairs') }}", "{{ messages.nothing.here }}"] {
+    for template in ["{% for m in messages %}", "{{ raise_exception('only in pairs') }}", "{{ messages.nothing.here }}"]
+    {
         let mut w = tiny::writer();
         w.set("tokenizer.chat_template", template);
         shell.write("bad.gguf", w.to_bytes().unwrap());

@@ -85,7 +85,8 @@ fn logprobs_cover_every_position() {
 fn the_same_seed_gives_the_same_text() {
     let shell = Shell::with_models();
     let run = |options: &str| {
-        shell.brick("run qwen2-tiny.gguf hello --json --ignore-eos -n 40 --temperature 1 --top-k 0 --top-p 1 --min-p 0")
+        shell
+            .brick("run qwen2-tiny.gguf hello --json --ignore-eos -n 40 --temperature 1 --top-k 0 --top-p 1 --min-p 0")
             .arg(options)
             .json()
     };
@@ -147,7 +148,9 @@ fn as_many_tokens_as_asked_for() {
 #[test]
 fn a_prompt_goes_through_the_template_unless_raw() {
     let shell = Shell::with_models();
-    let ids_of = |options: &str| ids(&shell.brick(&format!("run qwen2-tiny.gguf hello --json -n 1 {options}")).json()["prompt_ids"]);
+    let ids_of = |options: &str| {
+        ids(&shell.brick(&format!("run qwen2-tiny.gguf hello --json -n 1 {options}")).json()["prompt_ids"])
+    };
     let decode = |ids: &[u64]| {
         let words: Vec<String> = ids.iter().map(u64::to_string).collect();
         shell.brick("tokenize qwen2-tiny.gguf --decode --json").arg(words.join(" ")).json()["text"].clone()
@@ -198,7 +201,11 @@ fn a_chat_from_a_pipe() {
     let shell = Shell::with_models();
     let chat = |lines: &str| shell.brick("chat qwen2-tiny.gguf --ctx 120 -n 3").stdin(lines).succeeds();
     let once = chat("hello\n");
-    assert_eq!(once.stdout.matches('\n').count() - once.stdout.trim_end_matches('\n').matches('\n').count(), 1, "{once}");
+    assert_eq!(
+        once.stdout.matches('\n').count() - once.stdout.trim_end_matches('\n').matches('\n').count(),
+        1,
+        "{once}"
+    );
     // The conversation is forgotten: the same question gets the same answer.
     let twice = chat("hello\n/reset\nhello\n/exit\nnever read\n");
     assert_eq!(twice.stdout, once.stdout.repeat(2), "{twice}");
@@ -213,7 +220,10 @@ fn a_chat_from_a_pipe() {
 #[test]
 fn chat_commands() {
     let shell = Shell::with_models();
-    let output = shell.brick("chat qwen2-tiny.gguf -n 2").stdin("/help\n/stats\n/dance\nhi\n/stats\n/system be brief\n").succeeds();
+    let output = shell
+        .brick("chat qwen2-tiny.gguf -n 2")
+        .stdin("/help\n/stats\n/dance\nhi\n/stats\n/system be brief\n")
+        .succeeds();
     for part in ["/reset", "no answer yet", "unknown command /dance", "generated 2 tokens", "system message set"] {
         assert!(output.stderr.contains(part), "{part}: {output}");
     }

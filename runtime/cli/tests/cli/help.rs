@@ -3,7 +3,19 @@
 use crate::shell::Shell;
 
 const COMMANDS: [&str; 13] = [
-    "run", "chat", "profile", "graph", "check", "tokenize", "inspect", "machine", "pull", "list", "rm", "falsify", "completions",
+    "run",
+    "chat",
+    "profile",
+    "graph",
+    "check",
+    "tokenize",
+    "inspect",
+    "machine",
+    "pull",
+    "list",
+    "rm",
+    "falsify",
+    "completions",
 ];
 
 #[test]

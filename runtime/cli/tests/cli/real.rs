@@ -25,8 +25,8 @@ fn brick<'s>(shell: &'s Shell, command: &str, words: &str) -> Brick<'s> {
 #[test]
 fn it_answers_a_question() {
     let shell = Shell::new();
-    let output = brick(&shell, "run", "-n 24").arg("What is the capital of France?").succeeds();
-    assert!(output.stdout.contains("Paris"), "{output}");
+    let output = brick(&shell, "run", "-n 24").arg("What is gravity? Answer in one sentence.").succeeds();
+    assert!(output.stdout.starts_with("Gravity is a fundamental concept in physics"), "{output}");
 }
 
 #[test]
@@ -34,8 +34,12 @@ fn it_answers_by_name_without_a_network() {
     model();
     let shell = Shell::new();
     let home = Registry::default_home().unwrap();
-    let output = shell.brick("run smollm2 -n 24").arg("What is the capital of France?").env("BRICK_HOME", home).succeeds();
-    assert!(output.stdout.contains("Paris"), "{output}");
+    let output = shell
+        .brick("run smollm2 -n 24")
+        .arg("What is gravity? Answer in one sentence.")
+        .env("BRICK_HOME", home)
+        .succeeds();
+    assert!(output.stdout.starts_with("Gravity is a fundamental concept in physics"), "{output}");
 }
 
 #[test]
@@ -54,7 +58,10 @@ fn the_cache_knows_it() {
 fn threads_do_not_change_a_bit() {
     let shell = Shell::new();
     let run = |threads: &str| {
-        brick(&shell, "run", "--json --raw -n 12 --logprobs 3 --echo --threads").arg(threads).arg("Once upon a time, there was").json()
+        brick(&shell, "run", "--json --raw -n 12 --logprobs 3 --echo --threads")
+            .arg(threads)
+            .arg("Once upon a time, there was")
+            .json()
     };
     let (one, two) = (run("1"), run("2"));
     assert_eq!(one["generated_ids"], two["generated_ids"]);
@@ -74,7 +81,8 @@ fn it_ends_its_answers_itself() {
 #[test]
 fn text_of_all_kinds_comes_back() {
     let shell = Shell::new();
-    for text in ["Grüße, 世界! 👩‍👩‍👧 e\u{301}", "fn main() {\n\tprintln!(\"{}\", 1);\n}\n", "   spaces   \n\n\n"] {
+    for text in ["Grüße, 世界! 👩‍👩‍👧 e\u{301}", "fn main() {\n\tprintln!(\"{}\", 1);\n}\n", "   spaces   \n\n\n"]
+    {
         let ids = brick(&shell, "tokenize", "--ids").stdin(text).succeeds().stdout;
         assert_eq!(brick(&shell, "tokenize", "--decode --json").stdin(ids).json()["text"], text);
     }
@@ -83,7 +91,9 @@ fn text_of_all_kinds_comes_back() {
 #[test]
 fn the_profile_accounts_for_its_time() {
     let shell = Shell::with_machine();
-    let profile = brick(&shell, "profile", "--pp 64 --tg 8 --repeat 1 --json").json();
+    // One thread: on a machine that is busy with other tests, waiting for a second thread to be scheduled at the end of a
+    // forward call is time of no brick, and says nothing about the recorder.
+    let profile = brick(&shell, "profile", "--pp 64 --tg 8 --repeat 1 --threads 1 --json").json();
     assert_valid(&profile);
     for phase in profile["phases"].as_array().unwrap() {
         let coverage = phase["derived"]["coverage"].as_f64().unwrap();

@@ -72,7 +72,8 @@ fn interrupt(shell: &Shell, words: &str, signal: &str) -> (Option<i32>, String, 
 fn ctrl_c_ends_an_answer_and_keeps_what_was_said() {
     let shell = Shell::with_models();
     for signal in ["-INT", "-TERM"] {
-        let (code, stdout, stderr) = interrupt(&shell, "run spm-tiny.gguf hello --ignore-eos --ctx 60000 --raw", signal);
+        let (code, stdout, stderr) =
+            interrupt(&shell, "run spm-tiny.gguf hello --ignore-eos --ctx 60000 --raw", signal);
         assert_eq!(code, Some(130), "{signal}: {stderr}");
         assert!(stdout.ends_with('\n') && stdout.trim().len() > 1, "{signal}: {stdout:?}");
         assert!(!stderr.contains("panicked"), "{stderr}");

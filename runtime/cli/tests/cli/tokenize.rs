@@ -4,8 +4,15 @@ use serde_json::json;
 
 use crate::shell::Shell;
 
-const TEXTS: [&str; 7] =
-    ["hello", "The red brick wall, 12 rows. été 🧱", "  two spaces,\n\na new line\t9", "日本語 العربية", "\0\u{7f}", " ", "a\r\nb"];
+const TEXTS: [&str; 7] = [
+    "hello",
+    "The red brick wall, 12 rows. été 🧱",
+    "  two spaces,\n\na new line\t9",
+    "日本語 العربية",
+    "\0\u{7f}\u{1b}[31mred\u{1b}[0m",
+    " ",
+    "a\r\nb",
+];
 
 #[test]
 fn text_to_ids_and_back() {
@@ -15,6 +22,8 @@ fn text_to_ids_and_back() {
             let ids = shell.brick(&format!("tokenize {model} --ids")).stdin(text).succeeds().stdout;
             let back = shell.brick(&format!("tokenize {model} --decode --json")).stdin(ids.as_str()).json();
             assert_eq!(back["text"], text, "{model}: {ids}");
+            let plain = shell.brick(&format!("tokenize {model} --decode")).stdin(ids).succeeds().stdout;
+            assert_eq!(plain.strip_suffix('\n').unwrap(), text.strip_suffix('\n').unwrap_or(text), "{model}: as it is");
             // The array of the JSON form is taken as it is.
             let json = shell.brick(&format!("tokenize {model} --json")).stdin(text).json();
             let back = shell.brick(&format!("tokenize {model} --decode --json")).arg(json["ids"].to_string()).json();
@@ -41,7 +50,9 @@ fn the_json_report() {
 #[test]
 fn special_tokens_only_where_wanted() {
     let shell = Shell::with_models();
-    let ids = |options: &str| shell.brick("tokenize qwen2-tiny.gguf --json").arg("<|im_start|>").arg(options).json()["ids"].clone();
+    let ids = |options: &str| {
+        shell.brick("tokenize qwen2-tiny.gguf --json").arg("<|im_start|>").arg(options).json()["ids"].clone()
+    };
     let parsed = shell.brick("tokenize qwen2-tiny.gguf --json").arg("<|im_start|>").json();
     assert_eq!(parsed["ids"], json!([288]));
     assert_eq!(parsed["tokens"][0]["kind"], "control");
