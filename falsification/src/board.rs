@@ -71,7 +71,9 @@ impl Board {
     pub fn new(mut claims: Vec<Entry>) -> Self {
         claims.sort_by_key(|e| e.family);
         let mut score = Score::default();
-        claims.iter().for_each(|e| score.add(&e.verdict));
+        for e in &claims {
+            score.add(&e.verdict);
+        }
         Self { schema: SCHEMA_VERSION, score, claims }
     }
 

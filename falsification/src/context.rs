@@ -81,16 +81,27 @@ impl Context {
         self.copies[i].get_or_init(make).as_ref().map(|(model, _)| model).map_err(Clone::clone)
     }
 
+    /// Any model by name, pulled if it is not in the cache; loaded anew every time.
+    ///
+    /// # Errors
+    /// As [`real`](Self::real).
+    pub fn named(&self, reference: &str) -> Result<Model, Refusal> {
+        Ok(Model::load(resolve(reference)?)?)
+    }
+
     fn real_path(&self) -> Result<PathBuf, Refusal> {
         if let Some(path) = &self.model_path {
-            return match path.is_file() {
-                true => Ok(path.clone()),
-                false => Err(Refusal::not_testable(format!("{MODEL_ENV} names {}, which is no file", path.display()))),
-            };
+            let missing = || Refusal::not_testable(format!("{MODEL_ENV} names {}, which is no file", path.display()));
+            return path.is_file().then(|| path.clone()).ok_or_else(missing);
         }
-        let found = Registry::open_default().and_then(|r| r.resolve(&ModelRef::parse(REAL_MODEL)?, &()));
-        found.map_err(|e| Refusal::not_testable(format!("{REAL_MODEL} cannot be had: {}", one_line(&e.to_string()))))
+        resolve(REAL_MODEL)
     }
+}
+
+/// The file of a model, pulled if it is not in the cache.
+fn resolve(reference: &str) -> Result<PathBuf, Refusal> {
+    let found = Registry::open_default().and_then(|r| r.resolve(&ModelRef::parse(reference)?, &()));
+    found.map_err(|e| Refusal::not_testable(format!("{reference} cannot be had: {}", one_line(&e.to_string()))))
 }
 
 /// Longer messages list every source that was tried.

@@ -2,7 +2,6 @@
 //!
 //! Files and figures come from `falsification/reference/synthetic.py`, which shares nothing with brick.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use brick_models::format::gguf::{Gguf, GgufWriter, TensorInfo};
@@ -173,13 +172,6 @@ impl Synthetic {
         load(&w)
     }
 
-    /// Where the file lies in the source tree, if this program runs near it.
-    pub fn path(&self) -> Option<PathBuf> {
-        let path =
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("reference/synthetic").join(format!("{}.gguf", self.name));
-        path.is_file().then_some(path)
-    }
-
     /// What loading a changed copy of the file comes to: the model, or the reason why not.
     ///
     /// # Errors
@@ -214,7 +206,7 @@ impl Synthetic {
 ///
 /// # Errors
 /// Falsified if a tensor cannot be read.
-pub fn copy<'a>(gguf: &'a Gguf, wanted: impl Fn(&TensorInfo) -> bool) -> Result<GgufWriter<'a>, Refusal> {
+pub fn copy(gguf: &Gguf, wanted: impl Fn(&TensorInfo) -> bool) -> Result<GgufWriter<'_>, Refusal> {
     let mut w = GgufWriter::new();
     for (key, value) in gguf.metadata().iter() {
         w.set(key, value);

@@ -1,4 +1,6 @@
 //! The real model against an independent engine. What is compared with was recorded by `reference/record.py`.
+//!
+//! The slow suite is ignored unless asked for, as with any test: `cargo test -p brick-falsification --test golden -- --ignored`.
 
 mod common;
 
@@ -18,29 +20,29 @@ fn tokens(context: &Context) -> Outcome {
     Ok(format!("{} ids", golden.same_tokens(context.real()?)?))
 }
 
-fn agreement(golden: &str, model: &Model) -> Result<Agreement, Refusal> {
-    let agreement = GoldenFile::load(golden)?.agreement(model, default_threads())?;
-    println!("{golden}: {agreement}");
+fn agreement(golden: &GoldenFile, model: &Model) -> Result<Agreement, Refusal> {
+    let agreement = golden.agreement(model, default_threads())?;
+    println!("{agreement}");
     Ok(agreement)
 }
 
 fn q4_1(context: &Context) -> Outcome {
-    let found = agreement("smollm2-135m-q4_1", context.real()?)?;
+    let found = agreement(&GoldenFile::load("smollm2-135m-q4_1")?, context.real()?)?;
     found.require_with_q8()?;
     Ok(found.to_string())
 }
 
 fn q8_0(context: &Context) -> Outcome {
     // The golden file first: making a copy of the model takes a while.
-    GoldenFile::load("smollm2-135m-q8_0")?;
-    let found = agreement("smollm2-135m-q8_0", context.real_as(DType::Q8_0)?)?;
+    let golden = GoldenFile::load("smollm2-135m-q8_0")?;
+    let found = agreement(&golden, context.real_as(DType::Q8_0)?)?;
     found.require_with_q8()?;
     Ok(found.to_string())
 }
 
 fn f16(context: &Context) -> Outcome {
-    GoldenFile::load("smollm2-135m-f16")?;
-    let found = agreement("smollm2-135m-f16", context.real_as(DType::F16)?)?;
+    let golden = GoldenFile::load("smollm2-135m-f16")?;
+    let found = agreement(&golden, context.real_as(DType::F16)?)?;
     found.require_with_floats()?;
     Ok(found.to_string())
 }
@@ -52,19 +54,35 @@ fn f16_text(context: &Context) -> Outcome {
     Ok(format!("{n} prompts"))
 }
 
+/// K-quants, QKV biases, split-halves rotation in a real model of 1.1 GB.
+fn qwen(context: &Context) -> Outcome {
+    let golden = GoldenFile::load("qwen2.5-coder-1.5b-q4_k_m")?;
+    let model = context.named("qwen2.5-coder:1.5b")?;
+    golden.same_tokens(&model)?;
+    let found = agreement(&golden.without_first_positions(), &model)?;
+    found.require_with_q8()?;
+    Ok(found.to_string())
+}
+
+/// The slow suite: a model of 1.1 GB.
+const SLOW: &str = "slow_qwen_q4_k_m_agrees";
+
+type Experiment = fn(&Context) -> Outcome;
+
 fn main() -> ExitCode {
     let context = Arc::new(Context::from_env());
-    let tests: [(&'static str, fn(&Context) -> Outcome); 5] = [
+    let tests: [(&'static str, Experiment); 6] = [
         ("same_tokens", tokens),
         ("q4_1_agrees", q4_1),
         ("q8_0_agrees", q8_0),
         ("f16_agrees", f16),
         ("f16_same_greedy_text", f16_text),
+        (SLOW, qwen),
     ];
     let trials = tests.map(|(name, check)| {
         let context = Arc::clone(&context);
         let claim = Claim { id: name, statement: name, family: Family::Backend, threshold: "", check };
-        Trial::ignorable_test(name, move || common::completion(claim.judge(&context)))
+        Trial::ignorable_test(name, move || common::completion(claim.judge(&context))).with_ignored_flag(name == SLOW)
     });
     libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
 }

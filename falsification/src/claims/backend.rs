@@ -195,7 +195,7 @@ fn f044(_: &Context) -> Outcome {
     let mut noise = Noise::new(44);
     let mut cases: Vec<Vec<f64>> =
         vec![vec![0.0], vec![-1e4], vec![1e4; 3], vec![f64::NEG_INFINITY, -1e4, f64::NEG_INFINITY]];
-    cases.extend((0..2000).map(|_| (0..1 + noise.below(300)).map(|_| noise.between(-1e4, 1e4)).collect()));
+    cases.extend((0..2000).map(|_| (0..=noise.below(300)).map(|_| noise.between(-1e4, 1e4)).collect()));
     for scores in &mut cases {
         let before = scores.clone();
         softmax(scores);
@@ -256,13 +256,14 @@ fn f046(context: &Context) -> Outcome {
     let s = context.synthetic("qwen2-tiny")?;
     let (a, b) = (&s.golden.prompt_ids, &s.golden.greedy_ids);
     let (a, b) = (&a[..20], &b[..17]);
-    let alone = |ids: &[u32]| -> Result<Vec<(Vec<f32>, Vec<f32>)>, Refusal> {
+    let alone = |ids: &[u32]| {
         let mut engine = s.model.engine(&runs::options(64, 64))?;
         let id = engine.new_sequence()?;
         let mut batch = Batch::with_capacity(64);
         batch.push_tokens(id, 0, ids);
         engine.forward_quiet(&batch)?;
-        (0..s.model.spec.n_layers).map(|l| Ok(engine.kv().gather(id, l, ids.len())?)).collect()
+        let gather = |l| Ok::<_, Refusal>(engine.kv().gather(id, l, ids.len())?);
+        (0..s.model.spec.n_layers).map(gather).collect::<Result<Vec<_>, _>>()
     };
     let mut engine = s.model.engine(&EngineOptions { sequences: 3, ..runs::options(64, 64) })?;
     let (first, unused, second) = (engine.new_sequence()?, engine.new_sequence()?, engine.new_sequence()?);

@@ -55,10 +55,10 @@ impl Observer for Tap {
 
     fn after_step(&mut self, step: usize, view: &StepView<'_>) {
         let plan = view.plan();
-        if plan.info[step].name == self.brick {
-            if let StepKind::Linear { matrices, .. } = &plan.steps[step].kind {
-                self.rows = (0..view.rows().len()).map(|t| view.row(matrices[0].dst, t).to_vec()).collect();
-            }
+        if plan.info[step].name == self.brick
+            && let StepKind::Linear { matrices, .. } = &plan.steps[step].kind
+        {
+            self.rows = (0..view.rows().len()).map(|t| view.row(matrices[0].dst, t).to_vec()).collect();
         }
     }
 }

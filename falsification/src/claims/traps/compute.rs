@@ -84,7 +84,7 @@ pub(super) fn q4_k_mapping(_: &Context) -> Outcome {
         block[12 + j] = (scales[j + 4] & 15) | (minimums[j + 4] & 15) << 4;
     }
     for (i, byte) in block[16..].iter_mut().enumerate() {
-        *byte = (i % 16) as u8 | ((i * 7 + 3) % 16) as u8 * 16;
+        *byte = (i % 16 + (i * 7 + 3) % 16 * 16) as u8;
     }
     let mut found = vec![0.0f32; 256];
     quant::decode_row(DType::Q4_K, &block, &mut found)?;

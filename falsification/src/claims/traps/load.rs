@@ -1,5 +1,7 @@
 //! Traps in the reading of models.
 
+use std::fmt::Write as _;
+
 use brick_models::arch::{ArchSpec, WeightNames, WeightRole};
 use brick_models::tokenizer::{DecodeOptions, EncodeOptions};
 use brick_runtime::{Batch, EngineError, Model, Row};
@@ -178,7 +180,12 @@ pub(super) fn ffn_reads_norm(context: &Context) -> Outcome {
 }
 
 pub(super) fn same_file(context: &Context) -> Outcome {
-    let hash = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let hash = |bytes: &[u8]| {
+        Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    };
     for s in context.synthetics()? {
         require_eq(&format!("hash of {}", s.name), &hash(s.file), &s.golden.provenance.file_sha256)?;
     }
