@@ -19,9 +19,9 @@ fn main() -> ExitCode {
         eprintln!("unknown type {dtype}");
         return ExitCode::from(2);
     };
-    let done = Gguf::open(input).map_err(|e| format!("{e:?}")).and_then(|source| {
-        requantize(&source, output, |_| dtype).map_err(|e| e.to_string())
-    });
+    let done = Gguf::open(input)
+        .map_err(|e| format!("{e:?}"))
+        .and_then(|source| requantize(&source, output, |_| dtype).map_err(|e| e.to_string()));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -111,7 +111,7 @@ pub(crate) struct Brick<'s> {
 
 impl Brick<'_> {
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
-        self.line += &format!(" {:?}", arg.as_ref().to_string_lossy());
+        self.line = format!("{} {:?}", self.line, arg.as_ref().to_string_lossy());
         self.command.arg(arg);
         self
     }
