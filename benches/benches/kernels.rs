@@ -43,7 +43,9 @@ fn values(n: usize, seed: u64) -> Vec<f32> {
 fn blocks(n: usize) -> Vec<u8> {
     let mut bytes = vec![0; n];
     ChaCha8Rng::seed_from_u64(1).fill_bytes(&mut bytes);
-    bytes.iter_mut().for_each(|b| *b &= 0xbf);
+    for b in &mut bytes {
+        *b &= 0xbf;
+    }
     bytes
 }
 

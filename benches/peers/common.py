@@ -158,11 +158,17 @@ def record(experiment, table):
     partial = raw.with_suffix(".partial")
     partial.write_text(json.dumps(data, indent=1) + "\n")
     partial.replace(raw)
-    (folder / "SETUP.md").write_text(setup(data))
+    write_setup(folder)
     return folder
 
 
-def setup(data):
+def write_setup(folder):
+    data = json.loads((folder / "raw.json").read_text())
+    overhead = [json.loads(path.read_text()) for path in sorted(folder.glob("overhead-*.json"))]
+    (folder / "SETUP.md").write_text(setup(data, overhead))
+
+
+def setup(data, overhead):
     lines = ["# Set-up and results", "", "Written from `raw.json` by the scripts in `benches/peers`. Brackets are 95 % intervals.", "", "## Machine", ""]
     lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in data["machine"].items()]
     for e in data["experiments"]:
@@ -172,4 +178,12 @@ def setup(data):
             lines.append(f"- {name}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in build.items()))
         lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in e["settings"].items()]
         lines += [f"- while it ran: {e['quiet']}", "", e["table"]]
+    if overhead:
+        lines += ["", "## What profiling costs", "", "    cargo run --release -p brick-benches --bin overhead -- MODEL -t THREADS --json > overhead-THREADS-threads.json", "",
+                  "| model | threads | off, µs | on / off | 95 % interval | control, off / off | pairs | at most 1.02 |",
+                  "| --- | ---: | ---: | ---: | --- | --- | ---: | --- |"]
+    for o in overhead:
+        on, off = o["overhead"], o["control"]
+        lines.append(f"| {o['model']} | {o['threads']} | {on['base_median'] / 1e3:.0f} | {on['estimate']:.4f} | {on['low']:.4f} – {on['high']:.4f} "
+                     f"| {off['low']:.4f} – {off['high']:.4f} | {on['pairs']} | {o['verdict']} |")
     return "\n".join(lines) + "\n"

@@ -20,7 +20,11 @@ pub struct ArenaError {
 /// Zeroed, aligned bytes. Pages are touched on first use only.
 #[derive(Debug)]
 pub struct Arena {
+    /// The first aligned byte.
     ptr: NonNull<u8>,
+    bytes: usize,
+    /// What was allocated: [`ALIGN`] bytes more than is used.
+    base: NonNull<u8>,
     layout: Layout,
 }
 
@@ -35,15 +39,23 @@ impl Arena {
     /// # Errors
     /// When memory is short.
     pub fn new(bytes: usize) -> Result<Self, ArenaError> {
-        let layout = Layout::from_size_align(bytes.max(ALIGN), ALIGN).map_err(|_| ArenaError { bytes })?;
+        let error = ArenaError { bytes };
+        // Aligned by hand: for a larger alignment than malloc's own the allocator would clear the memory itself, and so
+        // touch every page of it.
+        let size = bytes.checked_add(ALIGN).ok_or_else(|| error.clone())?;
+        let layout = Layout::from_size_align(size, align_of::<u64>()).map_err(|_| error.clone())?;
         // SAFETY: the layout's size is at least ALIGN, so not zero.
-        let ptr = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(ArenaError { bytes })?;
-        Ok(Self { ptr, layout })
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(error)?;
+        let skip = base.as_ptr().align_offset(ALIGN);
+        debug_assert!(skip < ALIGN);
+        // SAFETY: `skip < ALIGN`, and ALIGN bytes more than `bytes` were allocated.
+        let ptr = unsafe { base.add(skip) };
+        Ok(Self { ptr, bytes, base, layout })
     }
 
-    /// Bytes allocated.
+    /// Bytes that can be used.
     pub fn bytes(&self) -> usize {
-        self.layout.size()
+        self.bytes
     }
 
     /// `len` elements at byte `offset`, read-only.
@@ -88,7 +100,7 @@ impl Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout, and freed once.
-        unsafe { dealloc(self.ptr.as_ptr(), self.layout) };
+        unsafe { dealloc(self.base.as_ptr(), self.layout) };
     }
 }
 

@@ -315,9 +315,6 @@ impl Engine {
             self.roll_back(batch, batch.len());
             return Err(e.into());
         }
-        if R::ENABLED {
-            recorder.end_forward();
-        }
         self.logits_rows = self.wanted.len();
         Ok(self.logits())
     }
@@ -349,6 +346,10 @@ impl Engine {
                         // The others wait here, or they would run ahead into the buffers being looked at.
                         m.barrier();
                     }
+                }
+                // Here, not after the gang has come apart: the results are complete at the last barrier.
+                if R::ENABLED {
+                    recorder.end_forward();
                 }
             },
             |m: &Member<'_>| {

@@ -122,6 +122,7 @@ pub(crate) struct SamplingArgs {
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of its own
 #[command(after_help = "\
 Examples:
   brick run smollm2 \"Why is the sky blue?\"
@@ -286,6 +287,7 @@ pub(crate) struct CheckArgs {
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of its own
 pub(crate) struct TokenizeArgs {
     /// A known name, hf://owner/repo/file.gguf, or a path
     pub(crate) model: String,

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use brick_models::registry::RegistryError;
+
 use crate::output;
 
 /// A verdict went against the model, the budget or the claim: `check`, `profile --budget-policy strict`, `falsify`.
@@ -31,7 +33,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     output::error(&format_chain(error));
-    ExitCode::from(1)
+    let interrupted = error.chain().filter_map(|e| e.downcast_ref()).any(|e| matches!(e, RegistryError::Interrupted));
+    ExitCode::from(if interrupted { INTERRUPTED } else { 1 })
 }
 
 /// The error and its causes, without repeating what a transparent wrapper already said.

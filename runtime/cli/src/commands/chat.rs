@@ -15,7 +15,7 @@ use crate::{load, output, progress};
 const HELP: &str = "/reset  forget the conversation\n/system TEXT  set the system message and forget the conversation\n\
                     /stats  speed of the last answer\n/exit  leave (also Ctrl-D)";
 
-pub(super) fn chat(args: &ModelArgs, system: Option<String>, sampling: &SamplingArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn chat(args: &ModelArgs, system: Option<&str>, sampling: &SamplingArgs) -> anyhow::Result<ExitCode> {
     let options = super::run::chat_options(sampling)?;
     let model = load::model(&args.model)?;
     let engine = load::engine(args, &model)?;
@@ -27,13 +27,13 @@ pub(super) fn chat(args: &ModelArgs, system: Option<String>, sampling: &Sampling
         output::note(&format!("{name}, context {} tokens. /help lists the commands.", session.engine().kv().context()));
     }
 
-    let mut messages: Vec<Message> = system.iter().map(|s| Message::new("system", s)).collect();
+    let mut messages: Vec<Message> = system.map(|s| Message::new("system", s)).into_iter().collect();
     let mut stats = String::from("no answer yet");
     while let Some(line) = lines.next()? {
         let line = line.trim();
         let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         match command {
-            "" => continue,
+            "" => {}
             "/exit" | "/quit" | "/bye" => break,
             "/help" | "/?" => output::note(HELP),
             "/stats" => output::note(&stats),

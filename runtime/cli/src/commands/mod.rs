@@ -22,8 +22,8 @@ use crate::args::{Cli, Command};
 /// Whatever the command could not do; the exit code is then 1.
 pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Run(a) => run::run(a),
-        Command::Chat(a) => chat::chat(&a.model, a.system, &a.sampling),
+        Command::Run(a) => run::run(&a),
+        Command::Chat(a) => chat::chat(&a.model, a.system.as_deref(), &a.sampling),
         Command::Profile(a) => profile::profile(&a),
         Command::Graph(a) => graph::graph(&a),
         Command::Check(a) => check::check(&a),

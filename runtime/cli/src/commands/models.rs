@@ -5,26 +5,20 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::Context;
-use brick_models::registry::{CachedModel, Registry, RegistryError};
+use brick_models::registry::{CachedModel, Registry};
 use serde_json::json;
 
 use crate::args::{ListArgs, PullArgs, RmArgs};
 use crate::progress::PullProgress;
-use crate::{exit, output};
+use crate::output;
 
 pub(super) fn pull(args: &PullArgs) -> anyhow::Result<ExitCode> {
     let registry = Registry::open_default()?;
     let reference = registry.parse(&args.model)?;
     let progress = PullProgress::new(args.quiet);
-    let result = registry.pull(&reference, &progress);
+    let pulled = registry.pull(&reference, &progress);
     drop(progress);
-    let pulled = match result {
-        Err(RegistryError::Interrupted) => {
-            output::error(&RegistryError::Interrupted.to_string());
-            return Ok(ExitCode::from(exit::INTERRUPTED));
-        }
-        other => other?,
-    };
+    let pulled = pulled?;
     if args.json {
         let mut doc = as_json(&pulled.model);
         doc["was_cached"] = pulled.was_cached.into();

@@ -1,5 +1,6 @@
 //! `brick run MODEL [PROMPT]`: one answer, streamed.
 
+use std::fmt::Write as _;
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -15,21 +16,21 @@ use serde_json::json;
 use crate::args::{RunArgs, SamplingArgs};
 use crate::{exit, load, output, progress};
 
-pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let prompt = match args.prompt.clone() {
         Some(p) => p,
         None if std::io::stdin().is_terminal() => {
             if args.json || args.raw {
                 bail!("no prompt: give it as an argument or on standard input");
             }
-            return super::chat::chat(&args.model, args.system, &args.sampling);
+            return super::chat::chat(&args.model, args.system.as_deref(), &args.sampling);
         }
         None => read_stdin()?,
     };
     if prompt.is_empty() {
         bail!("the prompt is empty");
     }
-    let options = generate_options(&args)?;
+    let options = generate_options(args)?;
     let started = std::time::Instant::now();
     let model = load::model(&args.model.model)?;
     let ids = prompt_ids(&model, &prompt, args.system.as_deref(), args.raw)?;
@@ -60,16 +61,16 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     drop(stdout);
 
     if args.json {
-        print_report(&args, &model, &prompt, &ids, &options, &generation, load_ms)?;
+        print_report(args, &model, &prompt, &ids, &options, &generation, load_ms)?;
     } else if !args.quiet {
         output::note(&summary(&generation.timings, &generation, load_ms, &options, args.sampling.seed));
     }
-    finish_code(&generation.finish)
+    Ok(finish_code(&generation.finish))
 }
 
 /// The exit code for how a generation ended, with an explanation where it is not the usual end.
-pub(super) fn finish_code(finish: &FinishReason) -> anyhow::Result<ExitCode> {
-    Ok(match finish {
+fn finish_code(finish: &FinishReason) -> ExitCode {
+    match finish {
         FinishReason::ContextFull { context } => {
             output::error(&format!(
                 "the context is full ({context} tokens): the answer is cut off; raise --ctx or shorten the prompt"
@@ -78,7 +79,7 @@ pub(super) fn finish_code(finish: &FinishReason) -> anyhow::Result<ExitCode> {
         }
         FinishReason::Cancelled => ExitCode::from(exit::INTERRUPTED),
         _ => ExitCode::SUCCESS,
-    })
+    }
 }
 
 fn generate_options(args: &RunArgs) -> anyhow::Result<GenerateOptions> {
@@ -153,7 +154,8 @@ pub(super) fn summary(
         load_ms,
     );
     if options.sampler.temperature > 0.0 && seed.is_none() {
-        line.push_str(&format!(" seed {}", options.sampler.seed));
+        // Writing to a string does not fail.
+        let _ = write!(line, " seed {}", options.sampler.seed);
     }
     line
 }

@@ -1,5 +1,6 @@
 //! `brick tokenize MODEL [TEXT]`: text to ids and back.
 
+use std::fmt::Write as _;
 use std::io::Read;
 use std::process::ExitCode;
 
@@ -48,7 +49,8 @@ fn encode(args: &TokenizeArgs, tokenizer: &Tokenizer, text: &str) -> anyhow::Res
     } else {
         let mut out = String::new();
         for &id in &ids {
-            out.push_str(&format!("{id:>7}  {:?}\n", String::from_utf8_lossy(tokenizer.token_bytes(id)?)));
+            // Writing to a string does not fail.
+            let _ = writeln!(out, "{id:>7}  {:?}", String::from_utf8_lossy(tokenizer.token_bytes(id)?));
         }
         output::print(&out)?;
         output::note(&format!("{} tokens", ids.len()));

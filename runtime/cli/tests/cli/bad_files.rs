@@ -174,7 +174,7 @@ fn absurd_metadata() {
                 w.set(key, value);
             },
             parts,
-        )
+        );
     };
     set("llama.block_count", 0, &["block_count"]);
     set("llama.block_count", u32::MAX, &["block_count"]);

@@ -72,7 +72,7 @@ fn known_names_are_listed_with_their_hashes() {
         assert_eq!(row["sha256"].as_str().unwrap().len(), 64);
     }
     let text = shell.brick("list --known").succeeds().stdout;
-    assert!(models.iter().all(|m| text.contains(&m.id().to_string())), "{text}");
+    assert!(models.iter().all(|m| text.contains(&m.id())), "{text}");
 }
 
 #[test]

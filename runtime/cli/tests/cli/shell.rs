@@ -111,13 +111,13 @@ pub(crate) struct Brick<'s> {
 
 impl Brick<'_> {
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
-        self.line.push_str(&format!(" {:?}", arg.as_ref()));
+        self.line = format!("{} {:?}", self.line, arg.as_ref().to_string_lossy());
         self.command.arg(arg);
         self
     }
 
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
-        self.line.insert_str(0, &format!("{name}={:?} ", value.as_ref()));
+        self.line.insert_str(0, &format!("{name}={:?} ", value.as_ref().to_string_lossy()));
         self.command.env(name, value);
         self
     }
