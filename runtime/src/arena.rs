@@ -1,7 +1,7 @@
 //! One allocation for everything a forward call writes, shared by the gang.
 //!
 //! Buffers are placed when the plan is made ([`crate::plan`]); nothing is allocated afterwards. The steps of a plan hand out
-//! disjoint pieces of it to threads, which is why this file (and the kernels' calls in [`crate::exec`]) may use `unsafe`.
+//! disjoint pieces of it to threads, which is why this file (and the kernels' calls in `exec`) may use `unsafe`.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;

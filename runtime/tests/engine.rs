@@ -37,7 +37,9 @@ fn bad_batches_are_errors_and_change_nothing() {
     ];
     for (message, rows) in cases {
         batch.clear();
-        rows.into_iter().for_each(|r| batch.push(r));
+        for row in rows {
+            batch.push(row);
+        }
         let error = e.forward_quiet(&batch).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
         assert_eq!(e.kv().len(s).unwrap(), 3, "{message}");

@@ -9,8 +9,8 @@ use brick_models::registry::{CachedModel, Registry};
 use serde_json::json;
 
 use crate::args::{ListArgs, PullArgs, RmArgs};
-use crate::progress::PullProgress;
 use crate::output;
+use crate::progress::PullProgress;
 
 pub(super) fn pull(args: &PullArgs) -> anyhow::Result<ExitCode> {
     let registry = Registry::open_default()?;
