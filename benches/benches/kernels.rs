@@ -15,7 +15,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use bricks::cpu::attention::{AttentionGroup, KvPage};
-use bricks::cpu::linear::{Acts, LinearKernel, Matrix};
+use bricks::cpu::linear::{Acts, LinearKernel, Matrix, Packed, PackedShape};
 use bricks::cpu::{SimdLevel, gated_activation, quantize_row, rms_norm_row};
 use bricks::quant::q8::Q8Rows;
 use bricks::{ActKind, DType};
@@ -56,7 +56,8 @@ fn linear(c: &mut Criterion) {
         let k = K.next_multiple_of(dtype.block_len());
         let row_bytes = dtype.row_bytes(k).expect("invariant: whole blocks");
         let weight = blocks(N * row_bytes);
-        let matrix = Matrix { weight: &weight, rows: N, cols: k, bias: None };
+        let packed = Packed::new(PackedShape { dtype, rows: N, cols: k }, &weight).expect("invariant: whole blocks");
+        let matrix = Matrix { weight: packed.matrix(), bias: None };
         let kernel = LinearKernel::new(dtype, level);
         let mut group = c.benchmark_group(format!("linear/{}/{level}", dtype.name()));
         for tokens in TOKENS {

@@ -3,7 +3,7 @@
 
 use bricks::DType;
 use bricks::cpu::SimdLevel;
-use bricks::cpu::linear::{Acts, LinearKernel, Matrix, Q8Acts, RawOut};
+use bricks::cpu::linear::{Acts, LinearKernel, Matrix, Packed, PackedMatrix, PackedShape, Q8Acts, ROW_GROUP, RawOut};
 use bricks::quant::q8::Q8Rows;
 use bricks::quant::{decode_row, dot_reference};
 use half::f16;
@@ -103,8 +103,12 @@ fn misaligned(bytes: &[u8]) -> Vec<u8> {
     v
 }
 
+fn pack(dtype: DType, rows: usize, cols: usize, file: &[u8]) -> Packed {
+    Packed::new(PackedShape { dtype, rows, cols }, file).unwrap()
+}
+
 fn run(level: SimdLevel, dtype: DType, m: &Matrix<'_>, acts: Acts<'_>, tokens: usize) -> Vec<f32> {
-    let mut out = vec![f32::NAN; tokens * m.rows];
+    let mut out = vec![f32::NAN; tokens * m.weight.shape().rows];
     LinearKernel::new(dtype, level).apply(m, acts, &mut out).unwrap();
     out
 }
@@ -114,8 +118,10 @@ fn bits(x: &[f32]) -> Vec<u32> {
 }
 
 fn check_quantised(dtype: DType, rows: usize, cols: usize, tokens: usize, fill: Fill, size: f32, rng: &mut Random) {
-    let weight = misaligned(&quantised_matrix(dtype, rows, cols, fill, rng));
-    let m = Matrix { weight: &weight[1..], rows, cols, bias: None };
+    let file = misaligned(&quantised_matrix(dtype, rows, cols, fill, rng));
+    let file = &file[1..];
+    let packed = pack(dtype, rows, cols, file);
+    let m = Matrix { weight: packed.matrix(), bias: None };
     let acts = Q8Rows::from_values(cols, &values(tokens * cols, size, rng)).unwrap();
     let mut first = None;
     for level in SimdLevel::available() {
@@ -123,8 +129,7 @@ fn check_quantised(dtype: DType, rows: usize, cols: usize, tokens: usize, fill: 
         let row_bytes = dtype.row_bytes(cols).unwrap();
         for (i, &y) in out.iter().enumerate() {
             let (t, r) = (i / rows, i % rows);
-            let reference =
-                dot_reference(dtype, &m.weight[r * row_bytes..][..row_bytes], acts.row(t).unwrap()).unwrap();
+            let reference = dot_reference(dtype, &file[r * row_bytes..][..row_bytes], acts.row(t).unwrap()).unwrap();
             assert!(
                 reference.accepts(y, 1e-5),
                 "{dtype} {level} [{rows}, {cols}] × {tokens}, {fill:?}: out[{t}][{r}] = {y}, expected {reference:?}"
@@ -141,7 +146,7 @@ fn every_format_agrees_with_the_decoded_reference() {
     for dtype in QUANTISED {
         for rows in [1, 2, 3, 7, 8, 15, 16, 17, 33] {
             for blocks in [1, 2, 3, 5] {
-                for tokens in [1, 2, 3, 4, 5, 8, 9, 17] {
+                for tokens in [1, 2, 3, 4, 5, 8, 9, 17, 25, 36] {
                     if rows * tokens <= 300 || blocks == 3 {
                         let cols = blocks * dtype.block_len();
                         check_quantised(dtype, rows, cols, tokens, Fill::Random(0.05), 3.0, &mut rng);
@@ -150,8 +155,8 @@ fn every_format_agrees_with_the_decoded_reference() {
             }
         }
         // Across panels of 512 inputs, with a short last one where blocks allow.
-        for cols in [512, 768, 1536, 1024 + dtype.block_len()] {
-            for tokens in [1, 6] {
+        for cols in [512, 768, 1536, 1024 + dtype.block_len(), 2304] {
+            for tokens in [1, 6, 16, 21] {
                 check_quantised(dtype, 19, cols, tokens, Fill::Random(0.05), 3.0, &mut rng);
             }
         }
@@ -163,7 +168,7 @@ fn extreme_codes_and_scales_neither_saturate_nor_overflow() {
     let mut rng = Random(2);
     for dtype in QUANTISED {
         let cols = 2 * dtype.block_len().max(64);
-        for tokens in [1, 5] {
+        for tokens in [1, 5, 16] {
             for byte in [0x00, 0xff, 0x80, 0x7f, 0x88, 0x77, 0xf0, 0x0f, 0xaa, 0x55] {
                 check_quantised(dtype, 17, cols, tokens, Fill::Byte(byte), 1e3, &mut rng);
             }
@@ -181,7 +186,8 @@ fn largest_products_of_both_signs_are_exact() {
     for dtype in QUANTISED {
         let cols = dtype.block_len().max(64);
         let weight = quantised_matrix(dtype, 16, cols, Fill::Byte(0xff), &mut rng);
-        let m = Matrix { weight: &weight, rows: 16, cols, bias: None };
+        let packed = pack(dtype, 16, cols, &weight);
+        let m = Matrix { weight: packed.matrix(), bias: None };
         for pattern in [[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]] {
             let x: Vec<f32> = (0..cols).map(|i| pattern[i % 2] * 5.0).collect();
             let acts = Q8Rows::from_values(cols, &x).unwrap();
@@ -202,7 +208,8 @@ fn a_poisoned_block_makes_the_outputs_of_its_token_nan_and_of_no_other() {
     for dtype in QUANTISED {
         let cols = 2 * dtype.block_len();
         let weight = quantised_matrix(dtype, 18, cols, Fill::Random(0.1), &mut rng);
-        let m = Matrix { weight: &weight, rows: 18, cols, bias: None };
+        let packed = pack(dtype, 18, cols, &weight);
+        let m = Matrix { weight: packed.matrix(), bias: None };
         let mut x = values(6 * cols, 1.0, &mut rng);
         x[2 * cols + cols - 1] = f32::INFINITY;
         let acts = Q8Rows::from_values(cols, &x).unwrap();
@@ -223,7 +230,8 @@ fn float_weights_agree_with_f64_and_across_levels() {
             for tokens in [1, 2, 3, 4, 5, 8, 9] {
                 let weight = misaligned(&float_matrix(dtype, rows, cols, &mut rng));
                 let bias = values(rows, 1.0, &mut rng);
-                let m = Matrix { weight: &weight[1..], rows, cols, bias: Some(&bias) };
+                let packed = pack(dtype, rows, cols, &weight[1..]);
+                let m = Matrix { weight: packed.matrix(), bias: Some(&bias) };
                 let x = values(tokens * cols, 2.0, &mut rng);
                 let mut first = None;
                 for level in SimdLevel::available() {
@@ -231,7 +239,7 @@ fn float_weights_agree_with_f64_and_across_levels() {
                     let mut w = vec![0.0; cols];
                     for r in 0..rows {
                         let row_bytes = dtype.row_bytes(cols).unwrap();
-                        decode_row(dtype, &m.weight[r * row_bytes..][..row_bytes], &mut w).unwrap();
+                        decode_row(dtype, &weight[1..][r * row_bytes..][..row_bytes], &mut w).unwrap();
                         for t in 0..tokens {
                             let terms = w.iter().zip(&x[t * cols..]).map(|(w, x)| f64::from(*w) * f64::from(*x));
                             let (mut sum, mut magnitude) = (f64::from(bias[r]), f64::from(bias[r].abs()));
@@ -261,7 +269,8 @@ fn check_company(dtype: DType, rows: usize, cols: usize, cuts: &[usize], rng: &m
         float_matrix(dtype, rows, cols, rng)
     };
     let bias = values(rows, 1.0, rng);
-    let m = Matrix { weight: &weight, rows, cols, bias: Some(&bias) };
+    let packed = pack(dtype, rows, cols, &weight);
+    let m = Matrix { weight: packed.matrix(), bias: Some(&bias) };
     let x = values(tokens * cols, 1.0, rng);
     let encoded = Q8Rows::from_values(if q8 { cols } else { 32 * cols }, &x[..if q8 { x.len() } else { 0 }]).unwrap();
     let acts = |from: usize, to: usize| {
@@ -317,18 +326,18 @@ fn contradicting_arguments_are_errors_and_write_nothing() {
     let kernel = LinearKernel::new(DType::Q4_0, SimdLevel::detect());
     let acts = Q8Rows::zeros(2, 32).unwrap();
     let wide = Q8Rows::zeros(1, 64).unwrap();
-    let m = Matrix { weight: &weight, rows: 4, cols: 32, bias: None };
+    let shape = PackedShape { dtype: DType::Q4_0, rows: 4, cols: 32 };
+    let packed = Packed::new(shape, &weight).unwrap();
+    let floats = pack(DType::F32, 4, 32, &[0; 4 * 32 * 4]);
+    let m = Matrix { weight: packed.matrix(), bias: None };
     let (q8, mut out) = (Acts::Q8((&acts).into()), [7.0; 8]);
     kernel.apply(&m, q8, &mut out).unwrap();
     assert_eq!(out, [0.0; 8]);
     out = [7.0; 8];
     let errors = [
-        (Matrix { weight: &weight[1..], ..m }, q8, "bytes of the matrix: expected 72, found 71"),
-        (Matrix { rows: usize::MAX, ..m }, q8, "outputs: expected 18446744073709551615, found 8"),
-        (Matrix { cols: 31, ..m }, q8, "Q4_0 rows: expected a positive multiple of 32 values, found 31"),
-        (Matrix { cols: 0, ..m }, q8, "Q4_0 rows: expected a positive multiple of 32 values, found 0"),
         (Matrix { bias: Some(&[0.0; 3]), ..m }, q8, "values of the bias: expected 4, found 3"),
         (m, Acts::F32(&[0.0; 64]), "activations of Q4_0 weights: expected Q8, found f32"),
+        (Matrix { weight: floats.matrix(), ..m }, q8, "weights: expected Q4_0, found F32"),
     ];
     for (m, acts, message) in errors {
         assert_eq!(kernel.apply(&m, acts, &mut out).unwrap_err().to_string(), message);
@@ -354,16 +363,50 @@ fn contradicting_arguments_are_errors_and_write_nothing() {
 }
 
 #[test]
+fn bytes_that_are_not_the_matrix_are_not_packed() {
+    let shape = PackedShape { dtype: DType::Q4_0, rows: 4, cols: 32 };
+    let error = |shape: PackedShape, bytes: &[u8]| Packed::new(shape, bytes).unwrap_err().to_string();
+    assert_eq!(error(shape, &[0; 71]), "bytes of the matrix: expected 72, found 71");
+    let columns = "Q4_0 rows: expected a positive multiple of 32 values, found";
+    assert_eq!(error(PackedShape { cols: 31, ..shape }, &[0; 72]), format!("{columns} 31"));
+    assert_eq!(error(PackedShape { cols: 0, ..shape }, &[0; 72]), format!("{columns} 0"));
+    assert!(Packed::new(PackedShape { rows: usize::MAX, ..shape }, &[0; 72]).is_err());
+    assert!(Packed::new(PackedShape { cols: usize::MAX / 32 * 32, ..shape }, &[0; 72]).is_err());
+    let mut out = vec![7; shape.bytes().unwrap()];
+    assert!(shape.pack(&[0; 72], 0..2, &mut out).is_err());
+    assert!(shape.pack(&[0; 72], 0..1, &mut out[1..]).is_err());
+    assert!(out.iter().all(|&b| b == 7));
+    let packed = pack(DType::Q4_0, 4, 64, &[0; 4 * 36]);
+    assert!(PackedMatrix::new(shape, &out[..64]).is_err());
+    assert_eq!(packed.matrix().shape().rows, 4);
+}
+
+/// The packed matrix has the bytes of the file, up to whole groups of sixteen rows and whole cache lines.
+#[test]
+fn packing_costs_no_memory_beyond_padding() {
+    for &dtype in DType::ALL {
+        for cols in [256, 512, 1536] {
+            let shape = PackedShape { dtype, rows: 64, cols };
+            let file = 64 * dtype.row_bytes(cols).unwrap();
+            let packed = shape.bytes().unwrap();
+            assert!(packed >= file && packed < file + 64 / ROW_GROUP * 64, "{dtype} {cols}: {packed} for {file}");
+        }
+    }
+}
+
+#[test]
 fn no_tokens_and_no_rows_are_no_work() {
     for dtype in [DType::Q4_1, DType::F16] {
         let weight = vec![0u8; dtype.row_bytes(64).unwrap() * 2];
-        let m = Matrix { weight: &weight, rows: 2, cols: 64, bias: None };
+        let packed = pack(dtype, 2, 64, &weight);
+        let m = Matrix { weight: packed.matrix(), bias: None };
         let none = Q8Rows::zeros(0, 64).unwrap();
         let acts = if dtype.is_float() { Acts::F32(&[]) } else { Acts::Q8((&none).into()) };
         LinearKernel::new(dtype, SimdLevel::detect()).apply(&m, acts, &mut []).unwrap();
         let one = Q8Rows::zeros(1, 64).unwrap();
         let acts = if dtype.is_float() { Acts::F32(&[0.0; 64]) } else { Acts::Q8((&one).into()) };
-        let m = Matrix { weight: &[], rows: 0, cols: 64, bias: None };
+        let packed = pack(dtype, 0, 64, &[]);
+        let m = Matrix { weight: packed.matrix(), bias: None };
         LinearKernel::new(dtype, SimdLevel::detect()).apply(&m, acts, &mut []).unwrap();
     }
 }
@@ -373,7 +416,7 @@ proptest! {
 
     #[test]
     fn random_shapes_and_values_agree(
-        which in 0..QUANTISED.len(), rows in 1usize..40, blocks in 1usize..20, tokens in 1usize..20,
+        which in 0..QUANTISED.len(), rows in 1usize..80, blocks in 1usize..40, tokens in 1usize..50,
         scale in -14i32..10, size in -60i32..60, seed in 1u64..
     ) {
         let dtype = QUANTISED[which];

@@ -33,7 +33,33 @@ unsafe impl Send for Arena {}
 // SAFETY: as above; shared references hand out raw memory only through `unsafe` functions.
 unsafe impl Sync for Arena {}
 
+/// Size of a huge page where the system has them (x86-64, and aarch64 with pages of 4 KiB).
+const HUGE_PAGE: usize = 2 << 20;
+
 impl Arena {
+    /// As [`Arena::new`], in huge pages if the system gives them: for memory that is read from end to end again and again.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn huge(bytes: usize) -> Result<Self, ArenaError> {
+        // Room to begin at a huge page: the system makes one only of an aligned run.
+        let padded = if bytes < HUGE_PAGE { bytes } else { bytes.saturating_add(HUGE_PAGE) };
+        let mut arena = Self::new(padded).map_err(|_| ArenaError { bytes })?;
+        let skip = arena.ptr.as_ptr().align_offset(HUGE_PAGE);
+        if skip.checked_add(bytes).is_some_and(|end| end <= padded) {
+            // SAFETY: `skip + bytes` are within the allocation.
+            arena.ptr = unsafe { arena.ptr.add(skip) };
+            // A hint: where the system refuses, pages stay small.
+            #[cfg(target_os = "linux")]
+            // SAFETY: the range is this arena's own, and begins at a page.
+            unsafe {
+                libc::madvise(arena.ptr.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+            }
+        }
+        arena.bytes = bytes;
+        Ok(arena)
+    }
+
     /// Allocates `bytes` zero bytes.
     ///
     /// # Errors
@@ -111,6 +137,8 @@ impl Drop for Arena {
 pub(crate) unsafe trait Plain: Copy {}
 // SAFETY: every bit pattern is a valid f32.
 unsafe impl Plain for f32 {}
+// SAFETY: every bit pattern is a valid u8.
+unsafe impl Plain for u8 {}
 // SAFETY: every bit pattern is a valid i8.
 unsafe impl Plain for i8 {}
 // SAFETY: every bit pattern is a valid pair of i16, without padding.
@@ -131,6 +159,21 @@ mod tests {
             assert_eq!(arena.slice::<f32>(64, 4), [1.0, 2.0, 3.0, 4.0]);
         }
         assert!((arena.ptr::<f32>(0) as usize).is_multiple_of(ALIGN));
+    }
+
+    #[test]
+    fn huge_arenas_are_zeroed_aligned_and_of_any_size() {
+        for bytes in [0, 1, 4096, HUGE_PAGE - 1, HUGE_PAGE, 3 * HUGE_PAGE + 5] {
+            let arena = Arena::huge(bytes).unwrap();
+            assert_eq!(arena.bytes(), bytes);
+            // SAFETY: one thread, slices used one after the other.
+            unsafe {
+                assert!(arena.slice::<u8>(0, bytes).iter().all(|&x| x == 0));
+                arena.slice_mut::<u8>(0, bytes).fill(7);
+            }
+            assert!((arena.ptr::<u8>(0) as usize).is_multiple_of(ALIGN));
+        }
+        assert_eq!(Arena::huge(usize::MAX).unwrap_err(), ArenaError { bytes: usize::MAX });
     }
 
     #[test]

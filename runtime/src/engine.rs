@@ -13,7 +13,7 @@ use crate::batch::Batch;
 use crate::exec::Call;
 use crate::kv::{KvCache, KvError, KvShape, SequenceId};
 use crate::plan::{LowerError, LowerOptions, Plan, lower};
-use crate::weights::Weights;
+use crate::weights::{PackError, PackedWeights, Weights};
 
 /// How an engine is set up.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +59,9 @@ pub enum EngineError {
     /// The graph cannot be lowered.
     #[error(transparent)]
     Lower(#[from] LowerError),
+    /// Weights cannot be packed.
+    #[error(transparent)]
+    Pack(#[from] PackError),
     /// Working memory cannot be allocated.
     #[error(transparent)]
     Arena(#[from] ArenaError),
@@ -193,6 +196,7 @@ impl StepView<'_> {
 pub struct Engine {
     plan: Plan,
     weights: Arc<dyn Weights>,
+    packed: Arc<PackedWeights>,
     arena: Arena,
     kv: KvCache,
     gang: Gang,
@@ -214,11 +218,24 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Lowers `graph` and allocates everything it will ever need.
+    /// Lowers `graph`, packs its weights, and allocates everything it will ever need.
     ///
     /// # Errors
     /// When the graph cannot be lowered, memory is short, or threads cannot be started.
     pub fn new(graph: &Graph, weights: Arc<dyn Weights>, options: &EngineOptions) -> Result<Self, EngineError> {
+        Self::sharing(graph, weights, None, options)
+    }
+
+    /// As [`Engine::new`], with weights that another engine has packed (if they are those of `graph`).
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn sharing(
+        graph: &Graph,
+        weights: Arc<dyn Weights>,
+        packed: Option<Arc<PackedWeights>>,
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
         let threads = options.threads.max(1);
         let max_rows = options.max_rows.max(1);
         let lower_options = LowerOptions {
@@ -233,9 +250,18 @@ impl Engine {
         let plan = lower(graph, &*weights, &lower_options)?;
         let arena = Arena::new(plan.arena_bytes)?;
         let kv = KvCache::new(shape, options.context.max(1), options.sequences.max(1))?;
-        let gang = Gang::new(threads).map_err(|source| EngineError::Threads { threads, source })?;
+        let mut gang = Gang::new(threads).map_err(|source| EngineError::Threads { threads, source })?;
+        let packed = match packed {
+            Some(packed) if packed.covers(graph) => packed,
+            _ => Arc::new(PackedWeights::new(graph, &*weights, &mut gang)?),
+        };
         let wanted = Vec::with_capacity(plan.max_wanted);
-        Ok(Self { plan, weights, arena, kv, gang, vocab, wanted, logits_rows: 0 })
+        Ok(Self { plan, weights, packed, arena, kv, gang, vocab, wanted, logits_rows: 0 })
+    }
+
+    /// The packed weights, for another engine on the same model.
+    pub fn packed(&self) -> &Arc<PackedWeights> {
+        &self.packed
     }
 
     /// The plan.
@@ -333,7 +359,14 @@ impl Engine {
         recorder: &mut R,
         observer: &mut O,
     ) -> Result<(), GangPanic> {
-        let call = Call::new(&self.plan, &self.arena, &*self.weights, batch.rows(), &self.wanted, &mut self.kv);
+        let call = Call::new(
+            &self.plan,
+            &self.arena,
+            (&*self.weights, &self.packed),
+            batch.rows(),
+            &self.wanted,
+            &mut self.kv,
+        );
         let call = &call;
         self.gang.run(
             |m| {

@@ -15,7 +15,7 @@ use crate::arena::Arena;
 use crate::batch::Row;
 use crate::kv::{BLOCK, KvCache};
 use crate::plan::{LinearInput, LinearMatrix, Plan, Q8Slot, Slot, Step, StepKind};
-use crate::weights::Weights;
+use crate::weights::{PackedWeights, Weights};
 
 /// Columns of an elementwise step that one thread takes at least; a multiple of a Q8 block.
 const COLUMNS: usize = 512;
@@ -32,6 +32,7 @@ pub(crate) struct Call<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) arena: &'a Arena,
     pub(crate) weights: &'a dyn Weights,
+    packed: &'a PackedWeights,
     pub(crate) rows: &'a [Row],
     /// Batch rows whose logits are wanted, in order.
     pub(crate) wanted: &'a [usize],
@@ -47,13 +48,13 @@ impl<'a> Call<'a> {
     pub(crate) fn new(
         plan: &'a Plan,
         arena: &'a Arena,
-        weights: &'a dyn Weights,
+        (weights, packed): (&'a dyn Weights, &'a PackedWeights),
         rows: &'a [Row],
         wanted: &'a [usize],
         kv: &'a mut KvCache,
     ) -> Self {
         let (ptr, len) = kv.data_ptr();
-        Self { plan, arena, weights, rows, wanted, kv, kv_memory: KvMemory { ptr, len } }
+        Self { plan, arena, weights, packed, rows, wanted, kv, kv_memory: KvMemory { ptr, len } }
     }
 
     /// The KV cache, for reading after a step's barrier.
@@ -241,7 +242,7 @@ impl<'a> Call<'a> {
     }
 
     fn matrix(&self, x: &LinearMatrix, outputs: std::ops::Range<usize>, rows: usize) {
-        let (acts, cols) = match x.src {
+        let acts = match x.src {
             LinearInput::Q8(q) => {
                 let blocks = q.width / 32;
                 // SAFETY: written by an earlier step, read-only in this one.
@@ -253,13 +254,12 @@ impl<'a> Call<'a> {
                         self.arena.slice::<[i16; 2]>(q.sums, rows * blocks),
                     )
                 };
-                (Acts::Q8(acts.expect("invariant: planes of one width")), q.width)
+                Acts::Q8(acts.expect("invariant: planes of one width"))
             }
             // SAFETY: written by an earlier step, read-only in this one.
-            LinearInput::F32(s) => (Acts::F32(unsafe { self.arena.slice::<f32>(s.offset, rows * s.width) }), s.width),
+            LinearInput::F32(s) => Acts::F32(unsafe { self.arena.slice::<f32>(s.offset, rows * s.width) }),
         };
-        let weight = self.weights.bytes(x.weight);
-        let matrix = Matrix { weight, rows: x.rows, cols, bias: x.bias.as_deref() };
+        let matrix = Matrix { weight: self.packed.matrix(x.weight), bias: x.bias.as_deref() };
         let out = RawOut { ptr: self.arena.ptr::<f32>(x.dst.offset), stride: x.dst.width };
         // SAFETY: these output columns of the batch's rows belong to this thread until the next barrier, and the slot has
         // room for `max_rows` rows of `stride` outputs.

@@ -19,4 +19,4 @@ pub use kv::{KvCache, KvError, SequenceId};
 pub use model::{LoadError, Model};
 pub use sampler::{Sampler, SamplerError, SamplerOptions};
 pub use session::{FinishReason, GenerateError, GenerateOptions, Generation, Session};
-pub use weights::Weights;
+pub use weights::{PackedWeights, Weights};

@@ -1,7 +1,7 @@
 //! A model file made ready to run: metadata, graph, weights, tokenizer, chat template.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use brick_graphs::{Graph, WeightId, passes};
 use brick_models::arch::{ArchError, ArchSpec};
@@ -11,7 +11,7 @@ use brick_models::format::gguf::{Gguf, GgufError, TensorInfo};
 use brick_models::tokenizer::{Tokenizer, VocabError};
 
 use crate::engine::{Engine, EngineError, EngineOptions};
-use crate::weights::Weights;
+use crate::weights::{PackedWeights, Weights};
 
 /// A file is not a model that can run.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +91,10 @@ impl Weights for MappedWeights {
     fn bytes(&self, weight: WeightId) -> &[u8] {
         self.gguf.bytes(&self.tensors[weight.index()]).expect("invariant: checked when the model was loaded")
     }
+
+    fn release(&self, weight: WeightId) {
+        self.gguf.release(&self.tensors[weight.index()]);
+    }
 }
 
 /// A model file made ready to run.
@@ -109,6 +113,8 @@ pub struct Model {
     /// The chat template.
     pub chat: ChatTemplate,
     weights: Arc<MappedWeights>,
+    /// The packed weights, as long as an engine uses them: engines on one model share them.
+    packed: Mutex<Weak<PackedWeights>>,
 }
 
 impl Model {
@@ -142,7 +148,7 @@ impl Model {
         }
         let chat = ChatTemplate::from_gguf(&gguf.metadata(), &tokenizer)
             .map_err(|source| LoadError::Chat { path: path.clone(), source })?;
-        Ok(Self { gguf, spec, graph, fused, tokenizer, chat, weights: Arc::new(weights) })
+        Ok(Self { gguf, spec, graph, fused, tokenizer, chat, weights: Arc::new(weights), packed: Mutex::default() })
     }
 
     fn graph_and_weights(gguf: &Arc<Gguf>, path: &Path) -> Result<(ArchSpec, Graph, Graph, MappedWeights), LoadError> {
@@ -171,6 +177,10 @@ impl Model {
     /// As [`Engine::new`].
     pub fn engine(&self, options: &EngineOptions) -> Result<Engine, EngineError> {
         self.gguf.prefetch();
-        Engine::new(&self.fused, self.weights(), options)
+        // Held while the first engine packs: a second one waits instead of packing again.
+        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = Engine::sharing(&self.fused, self.weights(), packed.upgrade(), options)?;
+        *packed = Arc::downgrade(engine.packed());
+        Ok(engine)
     }
 }

@@ -34,6 +34,14 @@ pub enum KernelError {
         /// Values per row.
         cols: usize,
     },
+    /// A matrix of another type than the kernel's.
+    #[error("weights: expected {expected}, found {found}")]
+    Type {
+        /// What the kernel is for.
+        expected: DType,
+        /// Type of the matrix.
+        found: DType,
+    },
     /// Activations of the other kind: quantised weights take Q8, float weights f32.
     #[error("activations of {dtype} weights: expected {expected}, found {found}")]
     Activations {

@@ -12,13 +12,15 @@ pub enum SimdLevel {
     Avx2 = 2,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI (Cascade Lake, Ice Lake, Zen 4, and later).
     Avx512Vnni = 3,
+    /// [`Avx512Vnni`](Self::Avx512Vnni) and AMX int8 tiles for batches (Sapphire Rapids and later), where the system grants it.
+    Amx = 4,
 }
 
 impl SimdLevel {
     /// Every level, lowest first.
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512Vnni];
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512Vnni, Self::Amx];
 
-    /// Environment variable that lowers the level: `scalar`, `avx2` or `avx512` (also `avx512-vnni`).
+    /// Environment variable that lowers the level: `scalar`, `avx2`, `avx512` (also `avx512-vnni`) or `amx`.
     pub const ENV: &str = "BRICK_SIMD";
 
     /// The highest level this processor can run. Asked of the processor once.
@@ -28,6 +30,7 @@ impl SimdLevel {
             1 => Self::Scalar,
             2 => Self::Avx2,
             3 => Self::Avx512Vnni,
+            4 => Self::Amx,
             _ => {
                 // Racing threads ask the processor twice and store the same answer.
                 let level = ask_processor();
@@ -66,12 +69,13 @@ impl SimdLevel {
         Self::ALL.into_iter().filter(|&level| level <= Self::supported())
     }
 
-    /// Name in reports: `scalar`, `avx2`, `avx512-vnni`.
+    /// Name in reports: `scalar`, `avx2`, `avx512-vnni`, `amx`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512Vnni => "avx512-vnni",
+            Self::Amx => "amx",
         }
     }
 }
@@ -84,7 +88,7 @@ impl std::fmt::Display for SimdLevel {
 
 /// A name that is not a SIMD level.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown SIMD level {found:?}: expected scalar, avx2 or avx512")]
+#[error("unknown SIMD level {found:?}: expected scalar, avx2, avx512 or amx")]
 pub struct UnknownLevel {
     /// What was given.
     pub found: String,
@@ -98,6 +102,7 @@ impl std::str::FromStr for SimdLevel {
             "scalar" => Ok(Self::Scalar),
             "avx2" => Ok(Self::Avx2),
             "avx512" | "avx512-vnni" => Ok(Self::Avx512Vnni),
+            "amx" => Ok(Self::Amx),
             _ => Err(UnknownLevel { found: s.to_owned() }),
         }
     }
@@ -110,10 +115,32 @@ fn ask_processor() -> SimdLevel {
     if cfg!(miri) || !(has!("avx2") && has!("fma") && has!("f16c")) {
         SimdLevel::Scalar
     } else if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni") {
-        SimdLevel::Avx512Vnni
+        if amx_granted() { SimdLevel::Amx } else { SimdLevel::Avx512Vnni }
     } else {
         SimdLevel::Avx2
     }
+}
+
+/// Whether the processor has AMX int8 tiles and the system lets this process use them. Linux wants to be asked first, once per
+/// process, because the tiles make a thread's saved state 8 KiB larger.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn amx_granted() -> bool {
+    use std::arch::x86_64::__cpuid_count;
+    const TILE: u32 = 1 << 24;
+    const INT8: u32 = 1 << 25;
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    if __cpuid_count(7, 0).edx & (TILE | INT8) != TILE | INT8 {
+        return false;
+    }
+    // SAFETY: a system call that takes two numbers and changes nothing but the permission. It fails where the kernel is older
+    // than AMX or the hypervisor hides the tile state.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn amx_granted() -> bool {
+    false
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -13,7 +13,7 @@ pub fn int8_ops(level: SimdLevel, iters: u64) -> u64 {
     match level.min(SimdLevel::supported()) {
         // SAFETY: `supported` has seen every feature of the level on this processor.
         #[cfg(target_arch = "x86_64")]
-        SimdLevel::Avx512Vnni => unsafe { x86::int8_avx512(iters) },
+        SimdLevel::Avx512Vnni | SimdLevel::Amx => unsafe { x86::int8_avx512(iters) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx2 => unsafe { x86::int8_avx2(iters) },
@@ -35,7 +35,7 @@ pub fn f32_flops(level: SimdLevel, iters: u64) -> u64 {
     match level.min(SimdLevel::supported()) {
         // SAFETY: `supported` has seen every feature of the level on this processor.
         #[cfg(target_arch = "x86_64")]
-        SimdLevel::Avx512Vnni => unsafe { x86::f32_avx512(iters) },
+        SimdLevel::Avx512Vnni | SimdLevel::Amx => unsafe { x86::f32_avx512(iters) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx2 => unsafe { x86::f32_avx2(iters) },
@@ -62,7 +62,7 @@ pub fn read_bytes(level: SimdLevel, data: &[u8]) -> u64 {
         ^ match level.min(SimdLevel::supported()) {
             // SAFETY: `supported` has seen every feature of the level on this processor.
             #[cfg(target_arch = "x86_64")]
-            SimdLevel::Avx512Vnni => unsafe { x86::read_avx512(data) },
+            SimdLevel::Avx512Vnni | SimdLevel::Amx => unsafe { x86::read_avx512(data) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx2 => unsafe { x86::read_avx2(data) },

@@ -49,7 +49,7 @@ pub struct RopeTable {
 /// One matrix of a linear step.
 #[derive(Debug, Clone)]
 pub struct LinearMatrix {
-    /// The weights, in the file's own layout.
+    /// The weights; packed for the kernels (see [`crate::weights::PackedWeights`]).
     pub weight: WeightId,
     /// What it multiplies with.
     pub src: LinearInput,

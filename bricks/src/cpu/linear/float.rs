@@ -1,34 +1,52 @@
 //! Float weights times f32 activations, generic over element type and instruction set.
+//!
+//! Lanes are output rows, as in the quantised kernels. Per run of 32 inputs one chain of fused multiply-adds from zero, input by
+//! input; the runs' results are added in order. Runs are independent of each other, so a single token does not wait for
+//! the latency of its chain.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use super::Job;
-use crate::cpu::simd::{Kernel, LANES, Simd};
+use super::lanes::{Owned, RowLanes};
+use super::layout::{Layout, PackedAt, ROW_GROUP};
+use crate::DType;
+use crate::cpu::simd::{Kernel, Simd};
+
+/// Inputs of a run.
+const RUN: usize = 32;
+/// Inputs of a panel of two vectors of widened weights: 16 KiB at most, which stay in the first-level cache.
+const PANEL: usize = 4 * RUN;
+/// Vectors of rows that are computed together.
+const VECTORS: usize = 2;
+/// Tokens of a tile where registers are few, and where there are 32.
+const NARROW: usize = 3;
+const WIDE: usize = 6;
 
 /// An element type of float weights.
 pub(super) trait Element {
-    /// Bytes per element.
-    const BYTES: usize;
+    /// Which.
+    const DTYPE: DType;
 
-    /// Sixteen elements, widened exactly.
+    /// One input of every row of the vector, widened exactly.
     ///
     /// # Safety
-    /// `16 · BYTES` bytes are readable from `src` on.
-    unsafe fn load<S: Simd>(s: S, src: *const u8) -> S::F;
+    /// `at` is a packed input of this type, at the first row of the vector.
+    unsafe fn load<L: RowLanes>(l: L, at: PackedAt) -> L::R;
 }
 
 macro_rules! elements {
-    ($($(#[$doc:meta])* $name:ident: $bytes:literal, $load:ident;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident: |$l:ident, $at:ident| $load:expr;)*) => {$(
         $(#[$doc])*
         pub(super) struct $name;
 
         impl Element for $name {
-            const BYTES: usize = $bytes;
+            const DTYPE: DType = DType::$name;
 
             #[inline(always)]
-            unsafe fn load<S: Simd>(s: S, src: *const u8) -> S::F {
-                // SAFETY: the caller promises this many bytes; arrays of bytes need no alignment.
-                s.$load(unsafe { &*src.cast() })
+            unsafe fn load<L: RowLanes>($l: L, $at: PackedAt) -> L::R {
+                // SAFETY: the caller promises the element's plane or half.
+                unsafe { $load }
             }
         }
     )*};
@@ -36,11 +54,11 @@ macro_rules! elements {
 
 elements! {
     /// IEEE binary32.
-    F32: 4, load_f32_bytes;
+    F32: |l, at| l.as_r(l.load_u(at.planes));
     /// IEEE binary16.
-    F16: 2, load_f16_bytes;
+    F16: |l, at| l.load_f16s(at.halves);
     /// bfloat16.
-    Bf16: 2, load_bf16_bytes;
+    BF16: |l, at| l.as_r(l.shl(l.load_u16s(at.halves), 16));
 }
 
 /// A call with weights of type `E`.
@@ -55,88 +73,148 @@ impl<'a, E: Element> Float<'a, E> {
     }
 }
 
+/// The rows of a vector: where they are packed, and which of them are the job's.
+#[derive(Clone, Copy)]
+struct Rows {
+    at: PackedAt,
+    start: usize,
+    owned: Owned,
+}
+
 impl<E: Element> Kernel for Float<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let job = &self.job;
-        let mut row = job.rows.start;
-        // One token: eight sums at once hide the latency of fused multiply-adds. Several: sixteen also reuse what they load.
-        let tall = if job.tokens == 1 { 8 } else { 4 };
-        while row < job.rows.end {
-            let rows = if job.rows.end - row < tall { 1 } else { tall };
-            let mut t = 0;
-            while t < job.tokens {
-                let tokens = (job.tokens - t).min(4);
-                // SAFETY: rows and tokens are the job's.
-                unsafe {
-                    match (rows, tokens) {
-                        (8, _) => tile::<S, E, 8, 1>(s, job, row, t),
-                        (4, 1) => tile::<S, E, 4, 1>(s, job, row, t),
-                        (4, 2) => tile::<S, E, 4, 2>(s, job, row, t),
-                        (4, 3) => tile::<S, E, 4, 3>(s, job, row, t),
-                        (4, _) => tile::<S, E, 4, 4>(s, job, row, t),
-                        (_, 1) => tile::<S, E, 1, 1>(s, job, row, t),
-                        (_, 2) => tile::<S, E, 1, 2>(s, job, row, t),
-                        (_, 3) => tile::<S, E, 1, 3>(s, job, row, t),
-                        (_, _) => tile::<S, E, 1, 4>(s, job, row, t),
-                    }
-                }
-                t += tokens;
+        let lanes = <S as RowLanes>::ROWS;
+        let vector = |start: usize| {
+            let owned = Owned {
+                first: job.rows.start.clamp(start, start + lanes) - start,
+                end: job.rows.end.clamp(start, start + lanes) - start,
+            };
+            // SAFETY: callers ask for vectors within the matrix's groups.
+            Rows { at: unsafe { job.weight.group(start / ROW_GROUP).rows_from(start % ROW_GROUP) }, start, owned }
+        };
+        let mut start = job.rows.start / lanes * lanes;
+        while start < job.rows.end {
+            let first = vector(start);
+            let next = start + lanes;
+            // SAFETY: rows and tokens are the job's.
+            if next < job.rows.end {
+                unsafe { rows::<S, E, VECTORS>(s, job, [first, vector(next)]) };
+                start = next + lanes;
+            } else {
+                // SAFETY: as above.
+                unsafe { rows::<S, E, 1>(s, job, [first]) };
+                start = next;
             }
-            row += rows;
         }
     }
 }
 
-/// Outputs `(t..t + N, row..row + R)`.
+/// All tokens times `V` vectors of rows.
 ///
 /// # Safety
-/// These are rows and tokens of the job.
+/// The rows are within the matrix, those owned within the job's.
 #[inline(always)]
-unsafe fn tile<S: Simd, E: Element, const R: usize, const N: usize>(s: S, job: &Job<'_, &[f32]>, row: usize, t: usize) {
-    debug_assert!(row + R <= job.matrix_rows && t + N <= job.tokens);
-    let (whole, tail) = (job.cols / LANES * LANES, job.cols % LANES);
-    let mut acc = [[s.splat(0.0); N]; R];
-    // SAFETY: elements `0..cols` of these rows and tokens exist; the outputs are the job's.
+unsafe fn rows<L: RowLanes, E: Element, const V: usize>(l: L, job: &Job<'_, &[f32]>, rows: [Rows; V]) {
+    let mut panel = [[const { MaybeUninit::<L::R>::uninit() }; V]; PANEL];
+    let mut first = 0;
+    while first < job.cols {
+        let len = (job.cols - first).min(PANEL);
+        // SAFETY: inputs `first..first + len` are packed; the panel has room for them; the tokens are the job's.
+        unsafe {
+            if job.tokens == 1 {
+                tile::<L, E, V, 1, true>(l, job, &rows, &panel, first, len, 0);
+            } else {
+                for (i, inputs) in panel.iter_mut().enumerate().take(len) {
+                    for (input, rows) in inputs.iter_mut().zip(&rows) {
+                        input.write(E::load(l, rows.at.skip(const { Layout::of(E::DTYPE) }, first + i)));
+                    }
+                }
+                let mut t = 0;
+                while t < job.tokens {
+                    let n = (job.tokens - t).min(if L::REGISTERS >= 32 { WIDE } else { NARROW });
+                    match n {
+                        1 => tile::<L, E, V, 1, false>(l, job, &rows, &panel, first, len, t),
+                        2 => tile::<L, E, V, 2, false>(l, job, &rows, &panel, first, len, t),
+                        3 => tile::<L, E, V, NARROW, false>(l, job, &rows, &panel, first, len, t),
+                        4 => tile::<L, E, V, 4, false>(l, job, &rows, &panel, first, len, t),
+                        5 => tile::<L, E, V, 5, false>(l, job, &rows, &panel, first, len, t),
+                        _ => tile::<L, E, V, WIDE, false>(l, job, &rows, &panel, first, len, t),
+                    }
+                    t += n;
+                }
+            }
+        }
+        first += len;
+    }
+}
+
+/// Tokens `t..t + N` times inputs `first..first + len`; between panels the sums rest in the output. With `STREAM`, weights come
+/// straight from the packed matrix instead of the panel.
+///
+/// # Safety
+/// The job has these tokens and inputs; unless `STREAM`, the panel has been filled up to `len`.
+#[inline(always)]
+unsafe fn tile<L: RowLanes, E: Element, const V: usize, const N: usize, const STREAM: bool>(
+    l: L,
+    job: &Job<'_, &[f32]>,
+    rows: &[Rows; V],
+    panel: &[[MaybeUninit<L::R>; V]; PANEL],
+    first: usize,
+    len: usize,
+    t: usize,
+) {
+    debug_assert!(t + N <= job.tokens && first + len <= job.cols && len <= PANEL);
+    let zero = l.splat_r(0.0);
+    let mut acc = [[zero; V]; N];
+    // SAFETY: as the caller promises; lanes that are not owned are neither read nor written.
     unsafe {
-        let weights = job.weight.as_ptr().add(row * job.row_bytes);
-        let acts = job.acts.as_ptr().add(t * job.cols);
+        let out = |n: usize, v: usize| job.out.ptr.wrapping_add((t + n) * job.out.stride + rows[v].start);
+        if first > 0 {
+            for (n, acc) in acc.iter_mut().enumerate() {
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    *acc = l.load_r(out(n, v), rows[v].owned);
+                }
+            }
+        }
+        let acts = job.acts.as_ptr().add(t * job.cols + first);
         let mut k = 0;
-        while k < whole {
-            let mut x = [s.splat(0.0); N];
-            for (n, x) in x.iter_mut().enumerate() {
-                *x = s.load(&*acts.add(n * job.cols + k).cast());
+        while k < len {
+            let end = len.min(k + RUN);
+            let mut chain = [[zero; V]; N];
+            while k < end {
+                let mut weights = [zero; V];
+                for (v, w) in weights.iter_mut().enumerate() {
+                    *w = if STREAM {
+                        E::load(l, rows[v].at.skip(const { Layout::of(E::DTYPE) }, first + k))
+                    } else {
+                        panel[k][v].assume_init()
+                    };
+                }
+                for (n, chain) in chain.iter_mut().enumerate() {
+                    let x = l.splat_r(*acts.add(n * job.cols + k));
+                    for (chain, w) in chain.iter_mut().zip(weights) {
+                        *chain = l.fma_r(w, x, *chain);
+                    }
+                }
+                k += 1;
             }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let w = E::load(s, weights.add(r * job.row_bytes + k * E::BYTES));
-                for (acc, x) in acc.iter_mut().zip(x) {
-                    *acc = s.fma(w, x, *acc);
+            for (acc, chain) in acc.iter_mut().zip(chain) {
+                for (acc, chain) in acc.iter_mut().zip(chain) {
+                    *acc = l.add_r(*acc, chain);
                 }
             }
-            k += LANES;
         }
-        if tail > 0 {
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let mut bytes = [0u8; 4 * LANES];
-                let src = std::slice::from_raw_parts(weights.add(r * job.row_bytes + k * E::BYTES), tail * E::BYTES);
-                bytes[..src.len()].copy_from_slice(src);
-                let w = E::load(s, bytes.as_ptr());
-                for (n, acc) in acc.iter_mut().enumerate() {
-                    let x = s.load_part(std::slice::from_raw_parts(acts.add(n * job.cols + k), tail));
-                    *acc = s.fma(w, x, *acc);
+        let last = first + len == job.cols;
+        for (n, acc) in acc.into_iter().enumerate() {
+            for (v, mut acc) in acc.into_iter().enumerate() {
+                if let (true, Some(bias)) = (last, job.bias) {
+                    acc = l.add_r(acc, l.load_r(bias.as_ptr().wrapping_add(rows[v].start), rows[v].owned));
                 }
-            }
-        }
-        for (r, acc) in acc.into_iter().enumerate() {
-            for (n, acc) in acc.into_iter().enumerate() {
-                let mut y = s.sum(acc);
-                if let Some(bias) = job.bias {
-                    debug_assert!(row + r < bias.len());
-                    y += *bias.get_unchecked(row + r);
-                }
-                *job.out.ptr.add((t + n) * job.out.stride + row + r) = y;
+                l.store_r(acc, out(n, v), rows[v].owned);
             }
         }
     }

@@ -1,39 +1,42 @@
-//! Matrices times activations, on the blocks of the file: `out[t][r] = Σ weight[r][i] · act[t][i] (+ bias[r])`.
+//! Matrices times activations: `out[t][r] = Σ weight[r][i] · act[t][i] (+ bias[r])`.
 //!
-//! Quantised weights meet Q8 activations ([`crate::quant::q8`]) in integer dot products; F32, F16 and BF16 weights meet f32
-//! activations. Weights are never expanded in memory beyond a panel that stays in the first-level cache.
+//! Weights lie in memory in a packed layout of the file's own size ([`PackedShape`]). Quantised weights meet Q8 activations
+//! ([`crate::quant::q8`]) in integer dot products; F32, F16 and BF16 weights meet f32 activations. Weights are never expanded
+//! in memory beyond a panel that stays in the first-level cache.
 //!
 //! # Results do not depend on company
 //! The bits of one output depend on its row, its activations and its bias alone: not on the other rows or tokens of the
 //! call, not on how rows are shared among threads, and not on the [`SimdLevel`].
 //! * Quantised: per chunk of 32 inputs an *exact* integer dot product `n` (two for formats with a scale per 16), then in f32
 //!   `v = scale · n` (`minimum · Σa` first if there is one, fused), `acc = fma(act_scale, v, acc)`, chunks in order.
-//! * Float: sixteen partial sums, input `i` in sum `i % 16`, fused multiply-add in order; then `i` with `i + 8`, `+ 4`, `+ 2`, `+ 1`.
+//! * Float: runs of 32 inputs, each a chain of fused multiply-adds from zero, input by input; runs are added in order.
 //! * The bias is added last.
 //!
 //! # How
-//! Rows are processed in groups, one lane per row (see `lanes`). One token: blocks are unpacked in registers and used at
-//! once. Several: a panel of 512 inputs of the group is unpacked to the stack, then all tokens pass in tiles, so
-//! weights are read and unpacked once and activations come from the second-level cache.
+//! One lane per output row (see `lanes`): no sum across lanes is ever needed. One to eight tokens: blocks are unpacked in
+//! registers and used at once. More: a panel of inputs of the rows is unpacked to the stack, then all tokens pass in tiles, so
+//! weights are read and unpacked once and activations come from the second-level cache. Where the processor has AMX, sixteen
+//! tokens at a time meet sixteen rows in tile registers; the integer sums are the same numbers.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod float;
 mod format;
 mod format_k;
 mod lanes;
+mod layout;
 mod quantised;
 
 use std::ops::Range;
 
 pub(in crate::cpu) use lanes::RowLanes;
+pub use layout::{PACKED_ALIGN, Packed, PackedMatrix, PackedShape, ROW_GROUP};
 
 use super::error::{KernelError, at_most, same};
 use super::level::SimdLevel;
 use super::simd::dispatch;
 use crate::DType;
 use crate::quant::q8::{BLOCK, Q8Row, Q8Rows};
-
-/// Rows that are processed together at the widest level: ranges that start and end at multiples of it waste no lanes.
-pub const ROW_GROUP: usize = 16;
 
 /// Q8 activations: rows of equal width, one after the other in each plane.
 #[derive(Debug, Clone, Copy)]
@@ -100,15 +103,11 @@ impl Acts<'_> {
     }
 }
 
-/// A matrix as the file stores it.
+/// A matrix, and what is added to its outputs.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
-    /// `rows` rows of blocks, one after the other, at any alignment.
-    pub weight: &'a [u8],
-    /// Output features.
-    pub rows: usize,
-    /// Input features.
-    pub cols: usize,
+    /// The weights.
+    pub weight: PackedMatrix<'a>,
     /// One value per row, added last.
     pub bias: Option<&'a [f32]>,
 }
@@ -124,14 +123,12 @@ pub struct RawOut {
 
 /// A checked call: what the instruction-set code relies on.
 ///
-/// Invariants, established by [`LinearKernel::rows`]: `weight` is `matrix_rows · row_bytes` bytes; `rows` is within
-/// `matrix_rows`; `bias`, if any, has `matrix_rows` values; there are `tokens` rows of `cols` activations; `out` is valid
-/// for `rows` of all tokens and nobody else touches them.
+/// Invariants, established by [`LinearKernel::rows`]: `rows` is within the matrix; `bias`, if any, has a value for each of the
+/// matrix's rows; there are `tokens` rows of `cols` activations; `out` is valid for `rows` of all tokens and nobody else
+/// touches them.
 #[derive(Clone)]
 pub(in crate::cpu) struct Job<'a, A> {
-    weight: &'a [u8],
-    row_bytes: usize,
-    matrix_rows: usize,
+    weight: PackedMatrix<'a>,
     cols: usize,
     rows: Range<usize>,
     bias: Option<&'a [f32]>,
@@ -150,12 +147,16 @@ enum Entry {
 }
 
 fn quantised<F: format::Format>(level: SimdLevel, job: Job<'_, Q8Acts<'_>>) {
-    debug_assert_eq!(job.row_bytes, F::BYTES * (job.cols / F::DTYPE.block_len()));
+    debug_assert_eq!(job.weight.shape().dtype, F::DTYPE);
+    #[cfg(target_arch = "x86_64")]
+    if level.min(SimdLevel::supported()) == SimdLevel::Amx && job.tokens >= amx::ENOUGH {
+        return amx::run::<F>(&job);
+    }
     dispatch(level, quantised::Quantised::<F>::new(job));
 }
 
 fn float<E: float::Element>(level: SimdLevel, job: Job<'_, &[f32]>) {
-    debug_assert_eq!(job.row_bytes, E::BYTES * job.cols);
+    debug_assert_eq!(job.weight.shape().dtype, E::DTYPE);
     dispatch(level, float::Float::<E>::new(job));
 }
 
@@ -163,7 +164,7 @@ fn float<E: float::Element>(level: SimdLevel, job: Job<'_, &[f32]>) {
 ///
 /// ```
 /// use bricks::cpu::SimdLevel;
-/// use bricks::cpu::linear::{Acts, LinearKernel, Matrix};
+/// use bricks::cpu::linear::{Acts, LinearKernel, Matrix, Packed, PackedShape};
 /// use bricks::quant::{encode_row, q8::Q8Rows};
 /// use bricks::DType;
 ///
@@ -174,7 +175,8 @@ fn float<E: float::Element>(level: SimdLevel, job: Job<'_, &[f32]>) {
 ///
 /// let kernel = LinearKernel::new(DType::Q8_0, SimdLevel::detect());
 /// let mut out = [0.0; 2 * 3];
-/// let matrix = Matrix { weight: &weight, rows: 3, cols: 64, bias: None };
+/// let packed = Packed::new(PackedShape { dtype: DType::Q8_0, rows: 3, cols: 64 }, &weight)?;
+/// let matrix = Matrix { weight: packed.matrix(), bias: None };
 /// kernel.apply(&matrix, Acts::Q8((&acts).into()), &mut out)?;
 /// assert!(out.iter().all(|y| (y - 32.0).abs() < 0.01));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -200,7 +202,7 @@ impl LinearKernel {
         let entry = match dtype {
             DType::F32 => Entry::Float(float::<float::F32>),
             DType::F16 => Entry::Float(float::<float::F16>),
-            DType::BF16 => Entry::Float(float::<float::Bf16>),
+            DType::BF16 => Entry::Float(float::<float::BF16>),
             DType::Q4_0 => Entry::Quantised(quantised::<Q4_0>),
             DType::Q4_1 => Entry::Quantised(quantised::<Q4_1>),
             DType::Q5_0 => Entry::Quantised(quantised::<Q5_0>),
@@ -247,11 +249,11 @@ impl LinearKernel {
         acts: Acts<'_>,
         out: RawOut,
     ) -> Result<(), KernelError> {
-        let Matrix { weight, rows: matrix_rows, cols, bias } = *matrix;
-        let columns = KernelError::Columns { dtype: self.dtype, cols };
-        let row_bytes = self.dtype.row_bytes(cols).filter(|&n| n > 0).ok_or(columns)?;
-        // A product that overflows cannot be the length of a slice.
-        same("bytes of the matrix", matrix_rows.saturating_mul(row_bytes), weight.len())?;
+        let Matrix { weight, bias } = *matrix;
+        let PackedShape { dtype, rows: matrix_rows, cols } = weight.shape();
+        if dtype != self.dtype {
+            return Err(KernelError::Type { expected: self.dtype, found: dtype });
+        }
         if let Some(bias) = bias {
             same("values of the bias", matrix_rows, bias.len())?;
         }
@@ -264,14 +266,14 @@ impl LinearKernel {
                     same("width of the activations", cols, acts.width)?;
                 }
                 check_stride(tokens, matrix_rows, out)?;
-                run(self.level, Job { weight, row_bytes, matrix_rows, cols, rows, bias, acts, tokens, out });
+                run(self.level, Job { weight, cols, rows, bias, acts, tokens, out });
                 Ok(())
             }
             (Entry::Float(run), Acts::F32(acts)) => {
                 let tokens = acts.len() / cols;
                 same("activations of whole rows", tokens * cols, acts.len())?;
                 check_stride(tokens, matrix_rows, out)?;
-                run(self.level, Job { weight, row_bytes, matrix_rows, cols, rows, bias, acts, tokens, out });
+                run(self.level, Job { weight, cols, rows, bias, acts, tokens, out });
                 Ok(())
             }
             (entry, _) => Err(KernelError::Activations {
@@ -287,14 +289,15 @@ impl LinearKernel {
     /// # Errors
     /// [`KernelError`] if the arguments contradict each other; nothing is written then.
     pub fn apply(&self, matrix: &Matrix<'_>, acts: Acts<'_>, out: &mut [f32]) -> Result<(), KernelError> {
+        let PackedShape { rows, cols, .. } = matrix.weight.shape();
         let tokens = match acts {
             Acts::Q8(a) => a.rows(),
-            Acts::F32(a) => a.len().checked_div(matrix.cols).unwrap_or(0),
+            Acts::F32(a) => a.len().checked_div(cols).unwrap_or(0),
         };
-        same("outputs", tokens.saturating_mul(matrix.rows), out.len())?;
-        let raw = RawOut { ptr: out.as_mut_ptr(), stride: matrix.rows };
+        same("outputs", tokens.saturating_mul(rows), out.len())?;
+        let raw = RawOut { ptr: out.as_mut_ptr(), stride: rows };
         // SAFETY: `out` is borrowed exclusively and has an element for every row of every token.
-        unsafe { self.rows(matrix, 0..matrix.rows, acts, raw) }
+        unsafe { self.rows(matrix, 0..rows, acts, raw) }
     }
 }
 

@@ -1,10 +1,14 @@
 //! Quantised weights times Q8 activations, generic over format and instruction set.
+//!
+//! Few tokens: blocks are unpacked in registers and used at once for all of them. Many: a panel of 512 inputs of the rows is
+//! unpacked to the stack, then all tokens pass in tiles. Both do the same arithmetic in the same order for every output.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use super::format::{Chunk, Format, Sink};
-use super::lanes::{Owned, RowLanes, RowsAt};
+use super::format::{Chunk, Coding, Format, Sink};
+use super::lanes::{Owned, RowLanes};
+use super::layout::{PackedAt, ROW_GROUP};
 use super::{Job, Q8Acts};
 use crate::cpu::simd::{Kernel, Simd};
 use crate::quant::q8::BLOCK;
@@ -12,8 +16,14 @@ use crate::quant::q8::BLOCK;
 /// Chunks of a panel: 512 inputs, a multiple of every block. 12 KiB for 16 rows: unpacked weights stay in the first-level cache.
 const PANEL: usize = 16;
 
-/// Tokens of a full tile: unpacked codes are loaded once for all of them, and their accumulators fit in registers.
-const TILE: usize = 4;
+/// Most tokens for which blocks are unpacked anew for every few of them, instead of once to a panel.
+const FEW: usize = 8;
+
+/// Tokens of a tile where registers are few.
+const NARROW: usize = 4;
+
+/// Tokens of a tile where there are 32 registers: eight codes and eight sums stay in them.
+const WIDE: usize = 8;
 
 /// A call with weights of format `F`.
 pub(super) struct Quantised<'a, F> {
@@ -33,35 +43,41 @@ impl<F: Format> Kernel for Quantised<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let job = &self.job;
-        let (lanes, all) = (<S as RowLanes>::ROWS, job.matrix_rows);
+        let lanes = <S as RowLanes>::ROWS;
         let mut row = job.rows.start;
         while row < job.rows.end {
-            // A group is `lanes` whole rows of the matrix. At the end of the matrix it begins earlier, and with ranges that
-            // are no multiple it overlaps others: such lanes are computed and not stored. Fewer rows than lanes: one by one.
-            let start = if all < lanes { row } else { row.min(all - lanes) };
-            let end = if all < lanes { row + 1 } else { job.rows.end.min(start + lanes) };
-            let group = Group {
-                rows: RowsAt {
-                    // SAFETY: `start < matrix_rows`, so the row begins within the matrix.
-                    base: unsafe { job.weight.as_ptr().add(start * job.row_bytes) },
-                    stride: if all < lanes { 0 } else { job.row_bytes },
-                },
+            let index = row / ROW_GROUP;
+            let part = row % ROW_GROUP / lanes * lanes;
+            let start = index * ROW_GROUP + part;
+            let end = job.rows.end.min(start + lanes);
+            let rows = Rows {
+                // SAFETY: `row` is below the number of rows, so its group exists; `part` is below a group's rows.
+                at: unsafe { job.weight.group(index).rows_from(part) },
                 start,
                 owned: Owned { first: row - start, end: end - start },
             };
-            debug_assert!(group.owned.first < group.owned.end && group.owned.end <= lanes);
-            debug_assert!(start + if all < lanes { 1 } else { lanes } <= all);
-            // SAFETY: the group's rows are within the matrix, and its owned rows within the job's.
-            unsafe { if job.tokens == 1 { one_token::<S, F>(s, job, group) } else { panels::<S, F>(s, job, group) } }
+            debug_assert!(rows.owned.first < rows.owned.end && rows.owned.end <= lanes);
+            // SAFETY: the rows are within the matrix, and those owned within the job's.
+            unsafe {
+                if job.tokens == 1 {
+                    direct::<S, F, 1>(s, job, rows, 0);
+                } else if job.tokens <= FEW {
+                    for t in (0..job.tokens).step_by(NARROW) {
+                        direct::<S, F, NARROW>(s, job, rows, t);
+                    }
+                } else {
+                    panels::<S, F>(s, job, rows);
+                }
+            }
             row = end;
         }
     }
 }
 
-/// Neighbouring rows, one per lane.
+/// Neighbouring rows of a group, one per lane.
 #[derive(Clone, Copy)]
-struct Group {
-    rows: RowsAt,
+struct Rows {
+    at: PackedAt,
     /// Row of lane 0.
     start: usize,
     owned: Owned,
@@ -69,17 +85,17 @@ struct Group {
 
 /// Planes of one token's activations, at its first block.
 #[derive(Clone, Copy)]
-struct Token {
-    codes: *const i8,
-    scales: *const f32,
-    sums: *const [i16; 2],
+pub(super) struct Token {
+    pub(super) codes: *const i8,
+    pub(super) scales: *const f32,
+    pub(super) sums: *const [i16; 2],
 }
 
 impl Token {
     /// # Safety
     /// `t` is below the number of rows of `acts`.
     #[inline(always)]
-    unsafe fn new(acts: &Q8Acts<'_>, t: usize) -> Self {
+    pub(super) unsafe fn new(acts: &Q8Acts<'_>, t: usize) -> Self {
         debug_assert!(t < acts.rows());
         let blocks = acts.width / BLOCK;
         // SAFETY: the planes have `rows` rows of `width` codes and `blocks` scales and sums.
@@ -93,185 +109,254 @@ impl Token {
     }
 }
 
-/// Adds chunk `index` of the row to the accumulators of `N` tokens: the one place where results are rounded.
+impl Token {
+    /// Its activations of chunk `index`.
+    ///
+    /// # Safety
+    /// The token has that chunk.
+    #[inline(always)]
+    unsafe fn input(self, index: usize) -> Input {
+        // SAFETY: as the caller promises.
+        unsafe {
+            Input { codes: self.codes.add(BLOCK * index), scale: *self.scales.add(index), sums: *self.sums.add(index) }
+        }
+    }
+}
+
+/// Activations of chunk `index` of each token.
 ///
 /// # Safety
-/// `index` is below the number of blocks of the tokens.
+/// The tokens have that chunk.
 #[inline(always)]
-unsafe fn accumulate<L: RowLanes, F: Format, const N: usize>(
+unsafe fn inputs<const N: usize>(tokens: &[Token; N], index: usize) -> [Input; N] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mut out = [tokens[0].input(index); N];
+        for (out, token) in out.iter_mut().zip(tokens) {
+            *out = token.input(index);
+        }
+        out
+    }
+}
+
+/// What a chunk's dot products begin with, and what its minimums multiply with, for one token.
+#[derive(Clone, Copy)]
+struct Sums<L: RowLanes> {
+    /// `−OFFSET · Σ activation` of the chunk, or of each half if the coding has a scale for each.
+    offset: [L::U; 2],
+    /// `Σ activation`, likewise.
+    minimum: [L::R; 2],
+}
+
+impl<L: RowLanes> Sums<L> {
+    #[inline(always)]
+    fn new<C: Coding>(l: L, sums: [i16; 2]) -> Self {
+        // No closures here: one that is not inlined would lack the instruction set (see `simd`).
+        let second = i16::from(C::SUBS == 1);
+        let (mut offset, mut minimum) = ([l.splat_u(0); 2], [l.splat_r(0.0); 2]);
+        if C::OFFSET != 0 {
+            offset = [l.weigh_sums(sums, -C::OFFSET, -C::OFFSET * second), l.weigh_sums(sums, 0, -C::OFFSET)];
+        }
+        if C::MINIMUM {
+            minimum = [l.to_r(l.weigh_sums(sums, 1, second)), l.to_r(l.weigh_sums(sums, 0, 1))];
+        }
+        Self { offset, minimum }
+    }
+}
+
+/// Where a token's activations of a chunk are.
+#[derive(Clone, Copy)]
+struct Input {
+    codes: *const i8,
+    scale: f32,
+    sums: [i16; 2],
+}
+
+/// Adds a chunk to the accumulators of `N` tokens: the one place where results are rounded.
+///
+/// # Safety
+/// 32 activations are readable from the address of each input on.
+#[inline(always)]
+unsafe fn accumulate<L: RowLanes, C: Coding, const N: usize>(
     l: L,
     chunk: &Chunk<L>,
-    tokens: &[Token; N],
-    index: usize,
+    inputs: [Input; N],
     acc: &mut [L::R; N],
 ) {
-    for (token, acc) in tokens.iter().zip(acc) {
-        // SAFETY: the caller promises that the token has this block.
-        let (dots, sums, scale) = unsafe {
-            let sums = *token.sums.add(index);
-            (l.dot::<F>(&chunk.codes, token.codes.add(BLOCK * index), sums), sums, *token.scales.add(index))
-        };
+    let mut acts = [inputs[0].codes; N];
+    let mut offsets = [[l.splat_u(0); 2]; N];
+    for n in 0..N {
+        acts[n] = inputs[n].codes;
+        offsets[n] = Sums::new::<C>(l, inputs[n].sums).offset;
+    }
+    // SAFETY: the caller promises the activations.
+    let dots = unsafe { l.dots::<C, N>(&chunk.codes, acts, offsets) };
+    for ((dots, input), acc) in dots.into_iter().zip(inputs).zip(acc) {
+        let sums = Sums::new::<C>(l, input.sums);
         let first = l.to_r(dots[0]);
-        let mut v = if F::MINIMUM {
-            let second = i16::from(F::SUBS == 1);
-            l.fma_r(chunk.scale[0], first, l.mul_r(chunk.minimum[0], l.to_r(l.weigh_sums(sums, 1, second))))
+        let mut v = if C::MINIMUM {
+            l.fma_r(chunk.scale[0], first, l.mul_r(chunk.minimum[0], sums.minimum[0]))
         } else {
             l.mul_r(chunk.scale[0], first)
         };
-        if F::SUBS == 2 {
-            if F::MINIMUM {
-                v = l.fma_r(chunk.minimum[1], l.to_r(l.weigh_sums(sums, 0, 1)), v);
+        if C::SUBS == 2 {
+            if C::MINIMUM {
+                v = l.fma_r(chunk.minimum[1], sums.minimum[1], v);
             }
             v = l.fma_r(chunk.scale[1], l.to_r(dots[1]), v);
         }
-        *acc = l.fma_r(l.splat_r(scale), v, *acc);
+        *acc = l.fma_r(l.splat_r(input.scale), v, *acc);
     }
 }
 
-/// Asks for a share of the next group's rows while chunk `index` of this one is used.
-///
-/// A group reads as many streams as it has lanes, each too short for the processor to foresee; together they are one
-/// contiguous run of memory, which is what this asks for, a few lines at a time.
-#[inline(always)]
-fn prefetch<L: RowLanes, F: Format>(l: L, group: Group, index: usize) {
-    const LINE: usize = 64;
-    let share = L::ROWS * F::BYTES / F::CHUNKS;
-    let next = group.rows.base.wrapping_add(L::ROWS * group.rows.stride + index * share);
-    for line in 0..share.div_ceil(LINE) {
-        l.prefetch(next.wrapping_add(line * LINE));
-    }
-}
-
-/// Uses chunks at once, for one token.
-struct Use<L: RowLanes, F> {
-    token: [Token; 1],
+/// Uses chunks at once, for `N` tokens.
+struct Use<L: RowLanes, F, const N: usize> {
+    tokens: [Token; N],
     /// Chunk 0 of the block that is being unpacked.
     first: usize,
-    acc: [L::R; 1],
-    group: Group,
+    acc: [L::R; N],
     format: PhantomData<F>,
 }
 
-impl<L: RowLanes, F: Format> Sink<L> for Use<L, F> {
+impl<L: RowLanes, F: Format, const N: usize> Sink<L> for Use<L, F, N> {
     #[inline(always)]
     fn put(&mut self, l: L, index: usize, chunk: Chunk<L>) {
-        prefetch::<L, F>(l, self.group, self.first + index);
-        // SAFETY: `one_token` unpacks as many blocks as the token has.
-        unsafe { accumulate::<L, F, 1>(l, &chunk, &self.token, self.first + index, &mut self.acc) }
+        let index = self.first + index;
+        // SAFETY: `direct` unpacks as many blocks as the tokens have.
+        unsafe { accumulate::<L, F::Coding, N>(l, &chunk, inputs(&self.tokens, index), &mut self.acc) }
     }
 }
 
+/// Tokens `t..t + N` (as far as there are so many), blocks unpacked as they are used.
+///
 /// # Safety
-/// The job has one token; the group is within the job's matrix and its owned rows within the job's.
+/// The job has token `t`; the rows are within its matrix, those owned within the job's.
 #[inline(always)]
-unsafe fn one_token<L: RowLanes, F: Format>(l: L, job: &Job<'_, Q8Acts<'_>>, group: Group) {
-    // SAFETY: there is a token 0; each block of the rows is readable; the outputs are the job's.
+unsafe fn direct<L: RowLanes, F: Format, const N: usize>(l: L, job: &Job<'_, Q8Acts<'_>>, rows: Rows, t: usize) {
+    // SAFETY: the tokens exist; every block of the rows is in the packed matrix; the outputs are the job's.
     unsafe {
-        let mut sink = Use::<L, F> {
-            token: [Token::new(&job.acts, 0)],
-            first: 0,
-            acc: [l.splat_r(0.0)],
-            group,
-            format: PhantomData,
-        };
-        for block in 0..job.row_bytes / F::BYTES {
+        let mut sink =
+            Use::<L, F, N> { tokens: tokens(job, t), first: 0, acc: [l.splat_r(0.0); N], format: PhantomData };
+        for block in 0..job.cols / F::DTYPE.block_len() {
             sink.first = block * F::CHUNKS;
-            F::unpack(l, group.rows.skip(block * F::BYTES), &mut sink);
+            F::unpack(l, rows.at.skip(F::LAYOUT, block), &mut sink);
         }
-        finish(l, job, group, 0, sink.acc[0]);
+        for (i, acc) in sink.acc.into_iter().enumerate().take(job.tokens - t) {
+            finish(l, job, rows, t + i, acc);
+        }
     }
 }
 
 /// Keeps chunks for several tokens.
-struct Keep<'a, L: RowLanes, F> {
+struct Keep<'a, L: RowLanes> {
     panel: &'a mut [MaybeUninit<Chunk<L>>; PANEL],
     /// Chunk 0 of the block that is being unpacked.
     first: usize,
-    /// Chunk 0 of the panel.
-    base: usize,
-    group: Group,
-    format: PhantomData<F>,
 }
 
-impl<L: RowLanes, F: Format> Sink<L> for Keep<'_, L, F> {
+impl<L: RowLanes> Sink<L> for Keep<'_, L> {
     #[inline(always)]
-    fn put(&mut self, l: L, index: usize, chunk: Chunk<L>) {
-        prefetch::<L, F>(l, self.group, self.base + self.first + index);
+    fn put(&mut self, _: L, index: usize, chunk: Chunk<L>) {
         self.panel[self.first + index].write(chunk);
     }
 }
 
 /// # Safety
-/// The group is within the job's matrix and its owned rows within the job's.
+/// The rows are within the job's matrix, those owned within the job's.
 #[inline(always)]
-unsafe fn panels<L: RowLanes, F: Format>(l: L, job: &Job<'_, Q8Acts<'_>>, group: Group) {
+unsafe fn panels<L: RowLanes, F: Format>(l: L, job: &Job<'_, Q8Acts<'_>>, rows: Rows) {
     let chunks = job.cols / BLOCK;
     let mut panel = [const { MaybeUninit::<Chunk<L>>::uninit() }; PANEL];
     let mut first = 0;
     while first < chunks {
         let len = (chunks - first).min(PANEL);
-        let mut sink = Keep::<L, F> { panel: &mut panel, first: 0, base: first, group, format: PhantomData };
+        let mut sink = Keep::<L> { panel: &mut panel, first: 0 };
         while sink.first < len {
             let block = (first + sink.first) / F::CHUNKS;
             // SAFETY: `block` is a block of the rows, as panels are whole blocks.
-            unsafe { F::unpack(l, group.rows.skip(block * F::BYTES), &mut sink) };
+            unsafe { F::unpack(l, rows.at.skip(F::LAYOUT, block), &mut sink) };
             sink.first += F::CHUNKS;
         }
         // SAFETY: `unpack` has written chunks `0..len`.
         let unpacked = unsafe { std::slice::from_raw_parts(panel.as_ptr().cast::<Chunk<L>>(), len) };
-        let mut t = 0;
-        while t < job.tokens {
-            let n = (job.tokens - t).min(TILE);
-            // SAFETY: tokens `t..t + n` are the job's; the panel's chunks are blocks of them.
-            unsafe {
-                match n {
-                    1 => tile::<L, F, 1>(l, job, group, unpacked, first, t),
-                    2 => tile::<L, F, 2>(l, job, group, unpacked, first, t),
-                    3 => tile::<L, F, 3>(l, job, group, unpacked, first, t),
-                    _ => tile::<L, F, TILE>(l, job, group, unpacked, first, t),
-                }
-            }
-            t += n;
-        }
+        // SAFETY: the panel's chunks are blocks `first..` of the job's tokens; the rows are as the caller promises.
+        unsafe { tiles::<L, F::Coding>(l, job, rows, unpacked, first) };
         first += len;
     }
 }
 
-/// Tokens `t..t + N` times a panel; between panels the accumulators rest in the output, where f32 keeps their bits.
+/// All tokens times a panel.
 ///
 /// # Safety
-/// The job has these tokens and blocks `first..first + panel.len()`; the group's owned rows are the job's.
+/// The job's tokens have blocks `first..first + panel.len()`; the owned rows are the job's.
 #[inline(always)]
-unsafe fn tile<L: RowLanes, F: Format, const N: usize>(
+unsafe fn tiles<L: RowLanes, C: Coding>(l: L, job: &Job<'_, Q8Acts<'_>>, rows: Rows, panel: &[Chunk<L>], first: usize) {
+    let mut t = 0;
+    while t < job.tokens {
+        // SAFETY: token `t` is the job's.
+        unsafe {
+            if L::REGISTERS >= 32 && job.tokens - t > NARROW {
+                tile::<L, C, WIDE>(l, job, rows, panel, first, t);
+                t += WIDE;
+            } else {
+                tile::<L, C, NARROW>(l, job, rows, panel, first, t);
+                t += NARROW;
+            }
+        }
+    }
+}
+
+/// Tokens `t..t + N`. Where the job has fewer, the last takes their places: a tile of a fixed size computes it again, for
+/// nothing, and one kernel serves all numbers of tokens.
+///
+/// # Safety
+/// The job has token `t`.
+#[inline(always)]
+unsafe fn tokens<const N: usize>(job: &Job<'_, Q8Acts<'_>>, t: usize) -> [Token; N] {
+    debug_assert!(t < job.tokens);
+    // SAFETY: the tokens exist.
+    unsafe {
+        let mut out = [Token::new(&job.acts, t); N];
+        for (i, token) in out.iter_mut().enumerate() {
+            *token = Token::new(&job.acts, (t + i).min(job.tokens - 1));
+        }
+        out
+    }
+}
+
+/// Tokens `t..t + N` (as far as there are so many) times a panel; between panels the accumulators rest in the output, where
+/// f32 keeps their bits.
+///
+/// # Safety
+/// The job has token `t`, and blocks `first..first + panel.len()`; the owned rows are the job's.
+#[inline(always)]
+unsafe fn tile<L: RowLanes, C: Coding, const N: usize>(
     l: L,
     job: &Job<'_, Q8Acts<'_>>,
-    group: Group,
+    rows: Rows,
     panel: &[Chunk<L>],
     first: usize,
     t: usize,
 ) {
-    debug_assert!(t + N <= job.tokens && first + panel.len() <= job.cols / BLOCK);
+    debug_assert!(t < job.tokens && first + panel.len() <= job.cols / BLOCK && panel.len() <= PANEL);
     // SAFETY: as the caller promises.
     unsafe {
         let mut acc = [l.splat_r(0.0); N];
-        let mut tokens = [Token::new(&job.acts, t); N];
-        for (i, token) in tokens.iter_mut().enumerate() {
-            *token = Token::new(&job.acts, t + i);
-        }
         if first > 0 {
-            for (i, acc) in acc.iter_mut().enumerate() {
-                *acc = l.load_r(output(job, group, t + i), group.owned);
+            for (i, acc) in acc.iter_mut().enumerate().take(job.tokens - t) {
+                *acc = l.load_r(output(job, rows, t + i), rows.owned);
             }
         }
+        let tokens = tokens::<N>(job, t);
         for (i, chunk) in panel.iter().enumerate() {
-            accumulate::<L, F, N>(l, chunk, &tokens, first + i, &mut acc);
+            accumulate::<L, C, N>(l, chunk, inputs(&tokens, first + i), &mut acc);
         }
         let last = first + panel.len() == job.cols / BLOCK;
-        for (i, acc) in acc.into_iter().enumerate() {
+        for (i, acc) in acc.into_iter().enumerate().take(job.tokens - t) {
             if last {
-                finish(l, job, group, t + i, acc);
+                finish(l, job, rows, t + i, acc);
             } else {
-                l.store_r(acc, output(job, group, t + i), group.owned);
+                l.store_r(acc, output(job, rows, t + i), rows.owned);
             }
         }
     }
@@ -280,20 +365,20 @@ unsafe fn tile<L: RowLanes, F: Format, const N: usize>(
 /// Adds the bias and stores.
 ///
 /// # Safety
-/// `t` is a token of the job and the group's owned rows are the job's.
+/// `t` is a token of the job and the owned rows are the job's.
 #[inline(always)]
-unsafe fn finish<L: RowLanes>(l: L, job: &Job<'_, Q8Acts<'_>>, group: Group, t: usize, mut acc: L::R) {
+unsafe fn finish<L: RowLanes>(l: L, job: &Job<'_, Q8Acts<'_>>, rows: Rows, t: usize, mut acc: L::R) {
     // SAFETY: the bias has a value for every row of the matrix; the outputs are the job's.
     unsafe {
         if let Some(bias) = job.bias {
-            acc = l.add_r(acc, l.load_r(bias.as_ptr().wrapping_add(group.start), group.owned));
+            acc = l.add_r(acc, l.load_r(bias.as_ptr().wrapping_add(rows.start), rows.owned));
         }
-        l.store_r(acc, output(job, group, t), group.owned);
+        l.store_r(acc, output(job, rows, t), rows.owned);
     }
 }
 
-/// Where the outputs of a group begin; lanes that are not owned may lie outside of the buffer.
+/// Where the outputs of the rows begin; lanes that are not owned may lie outside of the buffer.
 #[inline(always)]
-fn output(job: &Job<'_, Q8Acts<'_>>, group: Group, t: usize) -> *mut f32 {
-    job.out.ptr.wrapping_add(t * job.out.stride + group.start)
+fn output(job: &Job<'_, Q8Acts<'_>>, rows: Rows, t: usize) -> *mut f32 {
+    job.out.ptr.wrapping_add(t * job.out.stride + rows.start)
 }

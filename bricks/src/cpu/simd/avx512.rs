@@ -11,6 +11,15 @@ use super::{Kernel, LANES, Vector};
 #[derive(Clone, Copy)]
 pub(in super::super) struct Avx512(());
 
+impl Avx512 {
+    /// # Safety
+    /// The processor has the features of [`enter`], and so has the calling function.
+    #[inline(always)]
+    pub(in super::super) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
 /// Runs a kernel with AVX-512.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn enter<K: Kernel>(kernel: K) -> K::Output {

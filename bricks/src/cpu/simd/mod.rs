@@ -149,7 +149,7 @@ pub(super) fn dispatch<K: Kernel>(level: SimdLevel, kernel: K) -> K::Output {
     match level.min(SimdLevel::supported()) {
         // SAFETY: `supported` has seen every feature of the level on this processor.
         #[cfg(target_arch = "x86_64")]
-        SimdLevel::Avx512Vnni => unsafe { avx512::enter(kernel) },
+        SimdLevel::Avx512Vnni | SimdLevel::Amx => unsafe { avx512::enter(kernel) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx2 => unsafe { avx2::enter(kernel) },

@@ -1,7 +1,7 @@
 //! Traps in the arithmetic of kernels.
 
 use bricks::cpu::SimdLevel;
-use bricks::cpu::linear::{Acts, LinearKernel, Matrix, Q8Acts};
+use bricks::cpu::linear::{Acts, LinearKernel, Matrix, Packed, PackedShape, Q8Acts};
 use bricks::quant::q8::Q8Rows;
 use bricks::reference::{Arithmetic, Weight, linear};
 use bricks::{DType, Divergence, quant};
@@ -39,7 +39,8 @@ fn random_blocks(noise: &mut Noise, dtype: DType, blocks: usize) -> Vec<u8> {
 /// The kernel's outputs for all tokens of `x`.
 fn run_kernel(kernel: &LinearKernel, weight: &[u8], rows: usize, cols: usize, x: &[f32]) -> Result<Vec<f32>, Refusal> {
     let mut out = vec![f32::NAN; x.len() / cols * rows];
-    let matrix = Matrix { weight, rows, cols, bias: None };
+    let packed = Packed::new(PackedShape { dtype: kernel.dtype(), rows, cols }, weight)?;
+    let matrix = Matrix { weight: packed.matrix(), bias: None };
     if kernel.takes_q8() {
         let codes = Q8Rows::from_values(cols, x)?;
         kernel.apply(&matrix, Acts::Q8(Q8Acts::from(&codes)), &mut out)?;
@@ -134,11 +135,8 @@ pub(super) fn whole_blocks(_: &Context) -> Outcome {
             require_eq(&format!("bytes of a row of {cols} in {dtype}"), &dtype.row_bytes(cols), &None)?;
             let bytes = vec![0u8; cols.div_ceil(256) * dtype.block_bytes()];
             require(Weight::new(dtype, 1, cols, bytes.clone()).is_err(), "no weight", || format!("{dtype} of {cols}"))?;
-            let matrix = Matrix { weight: &bytes, rows: 1, cols, bias: None };
-            let codes = Q8Rows::zeros(1, 1024)?;
-            let acts = Acts::Q8(Q8Acts::from(&codes));
-            let ran = LinearKernel::new(dtype, SimdLevel::detect()).apply(&matrix, acts, &mut [0.0]);
-            require(ran.is_err(), "no kernel call", || format!("{dtype} of {cols}"))?;
+            let packed = Packed::new(PackedShape { dtype, rows: 1, cols }, &bytes);
+            require(packed.is_err(), "no packed matrix", || format!("{dtype} of {cols}"))?;
             refused += 3;
         }
     }

@@ -55,6 +55,23 @@ impl Storage {
         Ok(Storage::Map(map))
     }
 
+    /// Gives back the memory of the pages of `at..at + len`; reading them again brings them back from the file. A hint:
+    /// failure is ignored.
+    #[allow(unsafe_code)] // discards pages of the map
+    pub(super) fn release(&self, at: usize, len: usize) {
+        #[cfg(unix)]
+        if let Storage::Map(map) = self
+            && at.checked_add(len).is_some_and(|end| end <= map.len())
+            && len > 0
+        {
+            // SAFETY: the map is private, of a file, and never written to: a discarded page comes back with the file's bytes,
+            // and slices of it stay valid.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, len) };
+        }
+        #[cfg(not(unix))]
+        let _ = (at, len);
+    }
+
     /// Asks the system to read `at..at + len` ahead. A hint: failure is ignored.
     pub(super) fn prefetch(&self, at: usize, len: usize) {
         #[cfg(unix)]

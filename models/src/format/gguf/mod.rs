@@ -156,6 +156,14 @@ impl Gguf {
         })
     }
 
+    /// Says that a tensor's data will not be read for some time: the memory of its pages is given back until then. A hint: does
+    /// nothing where it is not available, or if `tensor` is not one of this file's.
+    pub fn release(&self, tensor: &TensorInfo) {
+        if let Ok(bytes) = self.bytes(tensor) {
+            self.storage.release(tensor.offset as usize, bytes.len());
+        }
+    }
+
     /// Asks the operating system to read all tensor data ahead; returns at once. Worth calling before a model is run, not
     /// before it is listed. A hint: does nothing where it is not available.
     pub fn prefetch(&self) {

@@ -11,26 +11,7 @@ mod avx2;
 mod avx512;
 mod portable;
 
-use super::format::Format;
-
-/// [`RowLanes::ROWS`] weight rows, each `stride` bytes after the one before (0: the same row in every lane).
-#[derive(Clone, Copy)]
-pub(in crate::cpu) struct RowsAt {
-    pub(super) base: *const u8,
-    pub(super) stride: usize,
-}
-
-impl RowsAt {
-    /// The same rows, `bytes` further on.
-    ///
-    /// # Safety
-    /// Every row has at least `bytes` bytes from its address on.
-    #[inline(always)]
-    pub(super) unsafe fn skip(self, bytes: usize) -> Self {
-        // SAFETY: stays within the rows, as the caller promises.
-        Self { base: unsafe { self.base.add(bytes) }, stride: self.stride }
-    }
-}
+use super::format::Coding;
 
 /// Which lanes of a group are outputs of the caller: `first..end`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,34 +22,39 @@ pub(in crate::cpu) struct Owned {
 
 /// Vectors with one lane per output row.
 pub(in crate::cpu) trait RowLanes: Copy {
-    /// Lanes.
+    /// Lanes; a divisor of [`ROW_GROUP`](super::layout::ROW_GROUP).
     const ROWS: usize;
+    /// Vector registers.
+    const REGISTERS: usize;
     /// A quad of bytes, or an i32, per row.
     type U: Copy;
     /// An f32 per row.
     type R: Copy;
 
-    /// Four bytes of each row.
+    /// Four bytes of each row, at any alignment.
     ///
     /// # Safety
-    /// Four bytes are readable from every row's address on.
-    unsafe fn load_quad(self, rows: RowsAt) -> Self::U;
+    /// `4 · ROWS` bytes are readable from `src` on.
+    unsafe fn load_u(self, src: *const u8) -> Self::U;
 
-    /// Sixteen bytes of each row, as four quads.
+    /// An f16 of each row, widened exactly.
     ///
     /// # Safety
-    /// Sixteen bytes are readable from every row's address on.
-    unsafe fn load_4_quads(self, rows: RowsAt) -> [Self::U; 4];
+    /// `2 · ROWS` bytes are readable from `src` on.
+    unsafe fn load_f16s(self, src: *const u8) -> Self::R;
 
-    /// Asks for the cache line of an address, which need not be valid.
-    fn prefetch(self, address: *const u8);
+    /// Sixteen bits of each row.
+    ///
+    /// # Safety
+    /// `2 · ROWS` bytes are readable from `src` on.
+    unsafe fn load_u16s(self, src: *const u8) -> Self::U;
 
     /// The same 32 bits in every lane.
     fn splat_u(self, bits: u32) -> Self::U;
     fn and(self, a: Self::U, b: Self::U) -> Self::U;
     fn or(self, a: Self::U, b: Self::U) -> Self::U;
     fn xor(self, a: Self::U, b: Self::U) -> Self::U;
-    /// Each lane shifted left.
+    /// Each lane shifted left. Shifts are by a number of bits that need not be a constant: the compiler does not unroll all loops.
     fn shl(self, a: Self::U, bits: u32) -> Self::U;
     /// Each lane shifted right, zeros shifted in.
     fn shr(self, a: Self::U, bits: u32) -> Self::U;
@@ -78,12 +64,10 @@ pub(in crate::cpu) trait RowLanes: Copy {
     fn add_i(self, a: Self::U, x: i32) -> Self::U;
     /// `table[byte]` for each byte, all of which must be below 16.
     fn lookup(self, table: &[u8; 16], bytes: Self::U) -> Self::U;
-    /// 16 in byte `i` of a lane where bit `4 · quad + i` of `bits` is set, else 0.
-    fn spread_bits(self, bits: Self::U, quad: usize) -> Self::U;
 
     fn splat_r(self, x: f32) -> Self::R;
-    /// The f16 in the low half of each lane.
-    fn f16_low(self, a: Self::U) -> Self::R;
+    /// The bits of each lane as f32.
+    fn as_r(self, a: Self::U) -> Self::R;
     /// Each lane from i32.
     fn to_r(self, a: Self::U) -> Self::R;
     fn mul_r(self, a: Self::R, b: Self::R) -> Self::R;
@@ -104,10 +88,16 @@ pub(in crate::cpu) trait RowLanes: Copy {
     /// `sums[0] · w0 + sums[1] · w1` in every lane.
     fn weigh_sums(self, sums: [i16; 2], w0: i16, w1: i16) -> Self::U;
 
-    /// `Σ (code − F::OFFSET) · activation` over the 32 inputs of a chunk, exactly; over its first and its last 16 inputs
-    /// if the format has a scale for each, else the whole and an unspecified vector.
+    /// For each of `N` tokens, `Σ (code − C::OFFSET) · activation` over the 32 inputs of a chunk, exactly; over its first and its
+    /// last 16 inputs if the coding has a scale for each, else the whole and an unspecified vector. `offset` is
+    /// `−C::OFFSET · Σ activation`, divided likewise.
     ///
     /// # Safety
-    /// 32 activations are readable from `acts` on; `sums` are theirs.
-    unsafe fn dot<F: Format>(self, codes: &[Self::U; 8], acts: *const i8, sums: [i16; 2]) -> [Self::U; 2];
+    /// For each token, 32 activations are readable from its address on.
+    unsafe fn dots<C: Coding, const N: usize>(
+        self,
+        codes: &[Self::U; 8],
+        acts: [*const i8; N],
+        offset: [[Self::U; 2]; N],
+    ) -> [[Self::U; 2]; N];
 }

@@ -2,8 +2,8 @@
 
 use half::f16;
 
-use super::{Owned, RowLanes, RowsAt};
-use crate::cpu::linear::format::Format;
+use super::{Owned, RowLanes};
+use crate::cpu::linear::format::Coding;
 use crate::cpu::simd::Portable;
 
 const ROWS: usize = 8;
@@ -30,31 +30,27 @@ fn each_r(f: impl Fn(usize) -> f32) -> R {
 
 impl RowLanes for Portable {
     const ROWS: usize = ROWS;
+    const REGISTERS: usize = 16;
     type U = U;
     type R = R;
 
     #[inline(always)]
-    unsafe fn load_quad(self, rows: RowsAt) -> U {
-        let mut out = [0; ROWS];
-        for (i, lane) in out.iter_mut().enumerate() {
-            // SAFETY: the caller promises four bytes per row; arrays of bytes need no alignment.
-            *lane = u32::from_le_bytes(unsafe { *rows.base.add(i * rows.stride).cast::<[u8; 4]>() });
-        }
-        out
+    unsafe fn load_u(self, src: *const u8) -> U {
+        // SAFETY: the caller promises this many bytes; arrays of bytes need no alignment.
+        unsafe { *src.cast::<[[u8; 4]; ROWS]>() }.map(u32::from_le_bytes)
     }
 
     #[inline(always)]
-    unsafe fn load_4_quads(self, rows: RowsAt) -> [U; 4] {
-        let mut out = [[0; ROWS]; 4];
-        for (q, quad) in out.iter_mut().enumerate() {
-            // SAFETY: the caller promises 16 bytes per row, and `4 q + 4 <= 16`.
-            *quad = unsafe { self.load_quad(rows.skip(4 * q)) };
-        }
-        out
+    unsafe fn load_f16s(self, src: *const u8) -> R {
+        // SAFETY: the caller promises this many bytes; arrays of bytes need no alignment.
+        unsafe { *src.cast::<[[u8; 2]; ROWS]>() }.map(|x| f16::from_le_bytes(x).to_f32())
     }
 
     #[inline(always)]
-    fn prefetch(self, _: *const u8) {}
+    unsafe fn load_u16s(self, src: *const u8) -> U {
+        // SAFETY: the caller promises this many bytes; arrays of bytes need no alignment.
+        unsafe { *src.cast::<[[u8; 2]; ROWS]>() }.map(|x| u32::from(u16::from_le_bytes(x)))
+    }
 
     #[inline(always)]
     fn splat_u(self, bits: u32) -> U {
@@ -102,22 +98,13 @@ impl RowLanes for Portable {
     }
 
     #[inline(always)]
-    fn spread_bits(self, bits: U, quad: usize) -> U {
-        each_u(|i| {
-            let nibble = (bits[i] >> (4 * quad)) & 15;
-            // Bit `i` of the nibble moves to bit `7 i + i`, the lowest of byte `i`.
-            (nibble.wrapping_mul(0x0020_4081) & 0x0101_0101) << 4
-        })
-    }
-
-    #[inline(always)]
     fn splat_r(self, x: f32) -> R {
         [x; ROWS]
     }
 
     #[inline(always)]
-    fn f16_low(self, a: U) -> R {
-        each_r(|i| f16::from_bits(a[i] as u16).to_f32())
+    fn as_r(self, a: U) -> R {
+        a.map(f32::from_bits)
     }
 
     #[inline(always)]
@@ -167,7 +154,28 @@ impl RowLanes for Portable {
     }
 
     #[inline(always)]
-    unsafe fn dot<F: Format>(self, codes: &[U; 8], acts: *const i8, sums: [i16; 2]) -> [U; 2] {
+    unsafe fn dots<C: Coding, const N: usize>(
+        self,
+        codes: &[U; 8],
+        acts: [*const i8; N],
+        offset: [[U; 2]; N],
+    ) -> [[U; 2]; N] {
+        let mut sums = offset;
+        for (sums, acts) in sums.iter_mut().zip(acts) {
+            // SAFETY: the caller promises this token's activations.
+            *sums = unsafe { self.dot::<C>(codes, acts, *sums) };
+        }
+        sums
+    }
+}
+
+impl Portable {
+    /// One token of [`RowLanes::dots`].
+    ///
+    /// # Safety
+    /// 32 activations are readable from `acts` on.
+    #[inline(always)]
+    unsafe fn dot<C: Coding>(self, codes: &[U; 8], acts: *const i8, offset: [U; 2]) -> [U; 2] {
         // SAFETY: the caller promises 32 activations; arrays of bytes need no alignment.
         let (acts, _) = unsafe { &*acts.cast::<[i8; 32]>() }.as_chunks::<4>();
         let mut halves = [[0i32; ROWS]; 2];
@@ -178,12 +186,12 @@ impl RowLanes for Portable {
                 }
             }
         }
-        let offset = sums.map(|s| i32::from(F::OFFSET) * i32::from(s));
         let [a, b] = halves;
-        if F::SUBS == 2 {
-            [each_u(|i| (a[i] - offset[0]) as u32), each_u(|i| (b[i] - offset[1]) as u32)]
+        let sum = |x: [i32; ROWS], offset: U| each_u(|i| (x[i] as u32).wrapping_add(offset[i]));
+        if C::SUBS == 2 {
+            [sum(a, offset[0]), sum(b, offset[1])]
         } else {
-            [each_u(|i| (a[i] + b[i] - offset[0] - offset[1]) as u32), [0; ROWS]]
+            [sum(std::array::from_fn(|i| a[i] + b[i]), offset[0]), [0; ROWS]]
         }
     }
 }
