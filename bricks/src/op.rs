@@ -199,6 +199,16 @@ pub enum Op {
         /// `Wanted` when the input already holds only wanted rows (LM head).
         rows: Rows,
     },
+    /// Two matrices on the same input and the gated activation of their outputs: `act(gate · x) · (up · x)`. Input `f32[T, in]`;
+    /// weights: each part's matrix, followed by its bias if it has one; output `f32[T, part.rows]`.
+    GatedLinear {
+        /// Input features.
+        input: usize,
+        /// The gate, then up; both of the same number of rows.
+        parts: [LinearPart; 2],
+        /// Function of the gate.
+        act: ActKind,
+    },
     /// Rotates the heads of `x`. Input and output `f32[T, n_heads · head_dim]`.
     Rope {
         /// Heads in a row.
@@ -310,12 +320,22 @@ impl Op {
             Op::RmsNorm { .. } => "rms_norm",
             Op::AddRmsNorm { .. } => "add_rms_norm",
             Op::Linear { .. } => "linear",
+            Op::GatedLinear { .. } => "gated_linear",
             Op::Rope { .. } => "rope",
             Op::KvWrite { .. } => "kv_write",
             Op::RopeKvWrite { .. } => "rope_kv_write",
             Op::Attention(_) => "attention",
             Op::Add => "add",
             Op::GatedActivation { .. } => "gated_activation",
+        }
+    }
+
+    /// The matrices it multiplies with; weights of the brick are each part's matrix, then its bias if it has one.
+    pub fn parts(&self) -> &[LinearPart] {
+        match self {
+            Op::Linear { parts, .. } => parts,
+            Op::GatedLinear { parts, .. } => parts,
+            _ => &[],
         }
     }
 
@@ -394,13 +414,15 @@ impl Op {
                 weight(0, "gain", 1, d)?;
                 Ok(vec![PortType::rows(Rows::All, d); 2])
             }
-            Op::Linear { input, parts, rows } => {
+            Op::Linear { input, .. } | Op::GatedLinear { input, .. } => {
+                let parts = self.parts();
+                let rows = if let Op::Linear { rows, .. } = self { *rows } else { Rows::All };
                 n_inputs(1)?;
                 n_weights(parts.iter().map(|p| 1 + usize::from(p.bias)).sum())?;
                 if parts.is_empty() {
                     return Err(OpError::Parameters("a linear brick needs at least one matrix".into()));
                 }
-                want(0, &PortType::rows(*rows, *input))?;
+                want(0, &PortType::rows(rows, *input))?;
                 let mut i = 0;
                 for p in parts {
                     weight(i, "matrix", p.rows, *input)?;
@@ -410,7 +432,16 @@ impl Op {
                         i += 1;
                     }
                 }
-                Ok(parts.iter().map(|p| PortType::rows(*rows, p.rows)).collect())
+                if let Op::GatedLinear { parts: [gate, up], .. } = self {
+                    if gate.rows != up.rows {
+                        return Err(OpError::Parameters(format!(
+                            "gate and up need the same number of rows, found {} and {}",
+                            gate.rows, up.rows
+                        )));
+                    }
+                    return Ok(vec![PortType::rows(rows, gate.rows)]);
+                }
+                Ok(parts.iter().map(|p| PortType::rows(rows, p.rows)).collect())
             }
             Op::Rope { n_heads, head_dim, spec } => {
                 n_inputs(1)?;
@@ -484,9 +515,10 @@ impl Op {
                 let n = t * width(0);
                 Cost { weight_bytes, read_bytes: 8 * n, write_bytes: 8 * n, int_ops: 0, flops: 5 * n }
             }
-            Op::Linear { input, parts, rows } => {
-                let n = rows.count(e);
-                let out: u64 = parts.iter().map(|p| p.rows as u64).sum();
+            Op::Linear { input, .. } | Op::GatedLinear { input, .. } => {
+                let parts = self.parts();
+                let n = if let Op::Linear { rows, .. } = self { rows.count(e) } else { t };
+                let mut out: u64 = parts.iter().map(|p| p.rows as u64).sum();
                 let (mut int_ops, mut flops) = (0, 0);
                 let mut at = 0;
                 for p in parts {
@@ -499,6 +531,11 @@ impl Op {
                     }
                     at += 1 + usize::from(p.bias);
                     flops += if p.bias { n * p.rows as u64 } else { 0 };
+                }
+                if matches!(self, Op::GatedLinear { .. }) {
+                    // The activation's own operations; its inputs never leave the caches of a thread.
+                    out /= 2;
+                    flops += 6 * n * out;
                 }
                 Cost { weight_bytes, read_bytes: 4 * n * *input as u64, write_bytes: 4 * n * out, int_ops, flops }
             }

@@ -351,7 +351,7 @@ fn contradicting_arguments_are_errors_and_write_nothing() {
         [kernel.rows(&m, 0..5, q8, raw), kernel.rows(&m, 0..4, q8, RawOut { stride: 3, ..raw })].map(Result::unwrap_err)
     };
     assert_eq!(errors[0].to_string(), "last row of the range: expected at most 4, found 5");
-    assert_eq!(errors[1].to_string(), "rows of the matrix, for the stride of the output: expected at most 3, found 4");
+    assert_eq!(errors[1].to_string(), "rows of the range, for the stride of the output: expected at most 3, found 4");
     assert_eq!(out, [7.0; 8]);
     let planes = ([0i8; 64], [0f32; 2], [[0i16; 2]; 2]);
     assert!(Q8Acts::new(32, &planes.0, &planes.1, &planes.2).is_ok());

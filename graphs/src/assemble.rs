@@ -41,6 +41,7 @@ pub(crate) fn output_count(op: &Op) -> usize {
         | Op::KvWrite { .. }
         | Op::Attention(_)
         | Op::Add
+        | Op::GatedLinear { .. }
         | Op::GatedActivation { .. } => 1,
     }
 }

@@ -85,17 +85,22 @@ impl Terms {
     fn outputs(&mut self, graph: &Graph, b: &Brick, x: &[Term]) -> Vec<Term> {
         let weight = |i: usize| b.weights.get(i).map_or("", |w| graph.weight(*w).name.as_str());
         match &b.op {
-            Op::Linear { parts, rows, .. } => {
+            Op::Linear { .. } | Op::GatedLinear { .. } => {
+                let rows = if let Op::Linear { rows, .. } = &b.op { *rows } else { Rows::All };
                 let mut next = 0;
-                parts
-                    .iter()
-                    .map(|p| {
-                        let matrix = weight(next);
-                        let bias = if p.bias { weight(next + 1) } else { "" };
-                        next += 1 + usize::from(p.bias);
-                        self.intern(format!("linear {rows:?} {matrix:?} {bias:?}"), x)
-                    })
-                    .collect()
+                let mut terms = Vec::with_capacity(b.op.parts().len());
+                for p in b.op.parts() {
+                    let matrix = weight(next);
+                    let bias = if p.bias { weight(next + 1) } else { "" };
+                    next += 1 + usize::from(p.bias);
+                    terms.push(self.intern(format!("linear {rows:?} {matrix:?} {bias:?}"), x));
+                }
+                match b.op {
+                    Op::GatedLinear { act, .. } => {
+                        vec![self.intern(format!("{:?}", Op::GatedActivation { act }), &terms)]
+                    }
+                    _ => terms,
+                }
             }
             Op::AddRmsNorm { eps } => {
                 let sum = self.intern("add".into(), x);

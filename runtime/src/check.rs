@@ -192,10 +192,10 @@ impl Checker<'_> {
             }
             _ => (Vec::new(), Vec::new()),
         };
+        let reads_q8 = |m: &crate::plan::LinearMatrix| matches!(m.src, LinearInput::Q8(_));
         let arithmetic = match &step.kind {
-            StepKind::Linear { matrices, .. } if matrices.iter().any(|m| matches!(m.src, LinearInput::Q8(_))) => {
-                Arithmetic::Q8
-            }
+            StepKind::Linear { matrices, .. } if matrices.iter().any(reads_q8) => Arithmetic::Q8,
+            StepKind::GatedLinear { matrices, .. } if matrices.iter().any(reads_q8) => Arithmetic::Q8,
             _ => Arithmetic::F32,
         };
         let context = Context {
@@ -226,7 +226,7 @@ fn tolerance(op: &Op) -> f64 {
     match op {
         Op::Input | Op::Embed { .. } | Op::Add => 1e-6,
         Op::RmsNorm { .. } | Op::AddRmsNorm { .. } | Op::Rope { .. } | Op::GatedActivation { .. } => 1e-5,
-        Op::Linear { .. } | Op::Attention(_) => 1e-4,
+        Op::Linear { .. } | Op::GatedLinear { .. } | Op::Attention(_) => 1e-4,
         Op::KvWrite { .. } | Op::RopeKvWrite { .. } => 1e-3,
     }
 }
@@ -294,6 +294,7 @@ fn ports(step: &Step) -> Ports {
         StepKind::RmsNorm { src, dst, .. } | StepKind::Rope { src, dst, .. } => (vec![*src], vec![*dst]),
         StepKind::AddRmsNorm { a, b, sum, dst, .. } => (vec![*a, *b], vec![*sum, *dst]),
         StepKind::Quantize { src, .. } => (vec![*src], vec![]),
+        StepKind::GatedLinear { source, dst, .. } => (vec![*source], vec![*dst]),
         StepKind::Linear { source, matrices, .. } => (vec![*source], matrices.iter().map(|m| m.dst).collect()),
         StepKind::KvWrite { k, v, rope: None, .. } => (vec![*k, *v], vec![]),
         StepKind::KvWrite { k, v, rope: Some(r), .. } => (vec![r.q, *k, *v], vec![r.q_out]),
@@ -335,6 +336,7 @@ fn break_kernel(plan: &mut Plan, name: &str) -> Result<(), CheckError> {
         StepKind::Attention { spec, .. } => spec.scale *= 1.5,
         StepKind::Add { a, b, .. } => *b = *a,
         StepKind::GatedActivation { gate, up, .. } => std::mem::swap(gate, up),
+        StepKind::GatedLinear { matrices, .. } => matrices.swap(0, 1),
     }
     Ok(())
 }

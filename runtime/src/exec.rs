@@ -27,6 +27,10 @@ struct KvMemory {
     len: usize,
 }
 
+/// Columns of a gated linear step that a thread computes at a time: gate and up of a whole batch fit in the second-level cache.
+/// A multiple of a Q8 block.
+pub(crate) const GATED_COLUMNS: usize = 64;
+
 /// What all threads share during one forward call.
 pub(crate) struct Call<'a> {
     pub(crate) plan: &'a Plan,
@@ -105,6 +109,9 @@ impl<'a> Call<'a> {
                 each_row(m, self.count(*rows), |t| self.quantize(Some(q8), t, 0, self.row(*src, t)));
             }
             StepKind::Linear { matrices, rows, .. } => self.linear(m, matrices, self.count(*rows)),
+            StepKind::GatedLinear { matrices, act, dst, keep, q8, .. } => {
+                self.gated(m, matrices, *act, *dst, *keep, q8.as_ref());
+            }
             StepKind::Rope { src, dst, head_dim, style, table } => {
                 each_row(m, self.rows.len(), |t| {
                     let out = self.row_mut(*dst, t);
@@ -234,14 +241,62 @@ impl<'a> Call<'a> {
             for x in matrices {
                 let (from, to) = (range.start.max(base), range.end.min(base + x.rows));
                 if from < to {
-                    self.matrix(x, from - base..to - base, rows);
+                    let out = RawOut { ptr: self.arena.ptr::<f32>(x.dst.offset), stride: x.dst.width };
+                    // SAFETY: these output columns of the batch's rows belong to this thread until the next barrier, and the
+                    // slot has room for `max_rows` rows of `stride` outputs.
+                    unsafe { self.matrix(x, from - base..to - base, rows, out) };
                 }
                 base += x.rows;
             }
         }
     }
 
-    fn matrix(&self, x: &LinearMatrix, outputs: std::ops::Range<usize>, rows: usize) {
+    /// Gate and up to scratch memory, a few columns at a time, and their activation to the output.
+    fn gated(
+        &self,
+        m: &Member<'_>,
+        matrices: &[LinearMatrix; 2],
+        act: bricks::ActKind,
+        dst: Slot,
+        keep: bool,
+        q8: Option<&Q8Slot>,
+    ) {
+        let (rows, width) = (self.rows.len(), dst.width);
+        // What scratch memory has room for; whole Q8 blocks, so that a thread rounds what it computed.
+        let most = self.plan.scratch.1 / (2 * rows) / 32 * 32;
+        let columns = chunk(width, m.size(), 32).min(most);
+        debug_assert!(columns > 0);
+        // SAFETY: the scratch area of this member is used by this thread only.
+        let scratch = unsafe { self.arena.slice_mut::<f32>(self.scratch(m), 2 * rows * columns) };
+        let (gate, up) = scratch.split_at_mut(rows * columns);
+        while let Some(range) = m.take(width, columns) {
+            let n = range.len();
+            for (matrix, out) in matrices.iter().zip([&mut *gate, &mut *up]) {
+                // The kernel adds the range's own numbers to the address.
+                let out = RawOut { ptr: out.as_mut_ptr().wrapping_sub(range.start), stride: n };
+                // SAFETY: `out` has `n` columns for each row, exclusively borrowed.
+                unsafe { self.matrix(matrix, range.clone(), rows, out) };
+            }
+            for (t, (gate, up)) in gate.chunks_exact_mut(n).zip(up.chunks_exact(n)).enumerate().take(rows) {
+                if keep {
+                    // SAFETY: columns `range` of every row belong to this thread until the next barrier.
+                    let out =
+                        unsafe { self.arena.slice_mut::<f32>(dst.offset + 4 * (t * width + range.start), n) };
+                    ok(cpu::gated_activation(self.simd(), act, gate, up, out));
+                    self.quantize(q8, t, range.start, out);
+                } else {
+                    ok(cpu::gated_activation_in_place(self.simd(), act, gate, up));
+                    self.quantize(q8, t, range.start, gate);
+                }
+            }
+        }
+    }
+
+    /// Computes `outputs` of a matrix for all rows.
+    ///
+    /// # Safety
+    /// `out` is valid for these outputs of every row, and this thread's alone.
+    unsafe fn matrix(&self, x: &LinearMatrix, outputs: std::ops::Range<usize>, rows: usize, out: RawOut) {
         let acts = match x.src {
             LinearInput::Q8(q) => {
                 let blocks = q.width / 32;
@@ -260,9 +315,7 @@ impl<'a> Call<'a> {
             LinearInput::F32(s) => Acts::F32(unsafe { self.arena.slice::<f32>(s.offset, rows * s.width) }),
         };
         let matrix = Matrix { weight: self.packed.matrix(x.weight), bias: x.bias.as_deref() };
-        let out = RawOut { ptr: self.arena.ptr::<f32>(x.dst.offset), stride: x.dst.width };
-        // SAFETY: these output columns of the batch's rows belong to this thread until the next barrier, and the slot has
-        // room for `max_rows` rows of `stride` outputs.
+        // SAFETY: as the caller promises.
         ok(unsafe { x.kernel.rows(&matrix, outputs, acts, out) });
     }
 

@@ -1,7 +1,6 @@
 //! Where a plan finds its weights: the file's bytes, and the matrices packed from them.
 
 use brick_graphs::{Graph, WeightId};
-use bricks::Op;
 use bricks::cpu::gang::{Gang, GangPanic, Member};
 use bricks::cpu::linear::{PackedMatrix, PackedShape, ROW_GROUP};
 
@@ -68,11 +67,10 @@ impl PackedWeights {
         let mut matrices: Vec<Option<Place>> = vec![None; graph.weights().len()];
         let mut order = Vec::new();
         let mut end = 0usize;
-        for brick in graph.bricks().filter(|b| matches!(b.op, Op::Linear { .. })) {
+        for brick in graph.bricks() {
             // Behind each matrix may come its bias, which is no matrix.
-            let Op::Linear { parts, .. } = &brick.op else { continue };
             let mut at = 0;
-            for part in parts {
+            for part in brick.op.parts() {
                 let id = brick.weights[at];
                 at += 1 + usize::from(part.bias);
                 if matrices[id.index()].is_some() {
@@ -143,10 +141,9 @@ impl PackedWeights {
     /// Whether a graph's matrices are those that were packed.
     pub(crate) fn covers(&self, graph: &Graph) -> bool {
         graph.weights().len() == self.matrices.len()
-            && graph.bricks().filter(|b| matches!(b.op, Op::Linear { .. })).all(|b| {
-                let Op::Linear { parts, .. } = &b.op else { return true };
+            && graph.bricks().all(|b| {
                 let mut at = 0;
-                parts.iter().all(|part| {
+                b.op.parts().iter().all(|part| {
                     let id = b.weights[at];
                     at += 1 + usize::from(part.bias);
                     let s = graph.weight(id).shape;

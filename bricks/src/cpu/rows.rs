@@ -86,6 +86,24 @@ pub fn gated_activation(
     Ok(())
 }
 
+/// `gate = act(gate) · up`: the bits of [`gated_activation`].
+///
+/// # Errors
+/// The lengths differ.
+pub fn gated_activation_in_place(
+    level: SimdLevel,
+    act: ActKind,
+    gate: &mut [f32],
+    up: &[f32],
+) -> Result<(), KernelError> {
+    same("up", gate.len(), up.len())?;
+    match act {
+        ActKind::Silu => dispatch(level, ZipInPlace { a: gate, b: up, map: GatedSilu }),
+        ActKind::GeluTanh => dispatch(level, ZipInPlace { a: gate, b: up, map: GatedGelu }),
+    }
+    Ok(())
+}
+
 /// `x = cap · tanh(x / cap)`, in place: for logits.
 pub fn softcap_row(level: SimdLevel, cap: f32, x: &mut [f32]) {
     dispatch(level, Softcap { cap, x });
@@ -137,6 +155,31 @@ impl<M: Map> Kernel for Zip<'_, M> {
         }
         if !out_tail.is_empty() {
             s.store_part(self.map.map(s, s.load_part(a_tail), s.load_part(b_tail)), out_tail);
+        }
+    }
+}
+
+/// `a[i] = map(a[i], b[i])` for rows of equal length.
+struct ZipInPlace<'a, M> {
+    a: &'a mut [f32],
+    b: &'a [f32],
+    map: M,
+}
+
+impl<M: Map> Kernel for ZipInPlace<'_, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (a, a_tail) = self.a.as_chunks_mut::<LANES>();
+        let (b, b_tail) = self.b.as_chunks::<LANES>();
+        for (a, b) in a.iter_mut().zip(b) {
+            let y = self.map.map(s, s.load(a), s.load(b));
+            s.store(y, a);
+        }
+        if !a_tail.is_empty() {
+            let y = self.map.map(s, s.load_part(a_tail), s.load_part(b_tail));
+            s.store_part(y, a_tail);
         }
     }
 }

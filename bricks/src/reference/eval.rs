@@ -94,7 +94,8 @@ pub fn run(
             let (sum, norm) = add_rms_norm(inputs[0], inputs[1], &gain(&weights[0])?, *eps)?;
             Ok(vec![sum, norm])
         }
-        Op::Linear { input, parts, .. } => {
+        Op::Linear { input, .. } | Op::GatedLinear { input, .. } => {
+            let parts = op.parts();
             take(1)?;
             take_weights(parts.iter().map(|p| 1 + usize::from(p.bias)).sum())?;
             let mut outputs = Vec::with_capacity(parts.len());
@@ -105,7 +106,10 @@ pub fn run(
                 outputs.push(linear(&weights[i], bias.as_deref(), inputs[0], arithmetic)?);
                 i += 1 + usize::from(part.bias);
             }
-            Ok(outputs)
+            match (op, &outputs[..]) {
+                (Op::GatedLinear { act, .. }, [gate, up]) => Ok(vec![gated_activation(*act, gate, up)?]),
+                _ => Ok(outputs),
+            }
         }
         Op::Rope { n_heads, head_dim, spec } => {
             take(1)?;

@@ -7,6 +7,7 @@
 //! that computes something else is an error before anything runs, not a wrong answer afterwards.
 
 mod cost;
+mod gated;
 mod linear;
 mod liveness;
 mod place;
@@ -15,6 +16,7 @@ mod rewrite;
 mod rope;
 
 pub use cost::{CostTable, cost_table};
+pub use gated::fuse_gated;
 pub use linear::{fuse_gate_up, fuse_qkv};
 pub use liveness::{Interval, Liveness, liveness};
 pub use place::{ALIGN, Buffer, MaxRows, Packing, Placement, Slot, pack, place, place_without_reuse};
@@ -70,6 +72,7 @@ pub fn pipeline() -> &'static [Pass] {
         rewrite("validate", "check ports, shapes, names, order and readers", validate),
         rewrite("fuse-qkv", "query, key and value projections become one brick", fuse_qkv),
         rewrite("fuse-gate-up", "gate and up projections become one brick", fuse_gate_up),
+        rewrite("fuse-gated", "gate, up and the activation after them become one brick", fuse_gated),
         rewrite("fuse-residual-norm", "a residual addition and the norm after it become one brick", fuse_residual_norm),
         rewrite("fuse-rope-kv", "rotary embedding and the KV cache write become one brick", fuse_rope_kv),
         Pass { name: "liveness", about: "first and last use of every value", run: Run::Liveness },

@@ -170,15 +170,27 @@ impl Lowering<'_> {
         Ok(Self::q8_slot(b))
     }
 
+    /// Whether any matrix (not a vector) of a brick is stored in a float type, or in a quantised one.
+    fn has_matrix(&self, brick: &Brick, float: bool) -> bool {
+        let shapes = brick.weights.iter().map(|w| self.graph.weight(*w).shape);
+        !brick.op.parts().is_empty() && shapes.into_iter().any(|s| s.rows > 1 && s.dtype.is_float() == float)
+    }
+
+    /// Whether anybody needs output `port` as f32: all but linear bricks whose matrices are all quantised.
+    fn f32_wanted(&self, brick: &Brick, port: usize) -> bool {
+        let value = self.graph.value(brick.outputs[port]);
+        let reads_f32 = |c: &brick_graphs::BrickId| {
+            let consumer = self.graph.brick(*c);
+            consumer.op.parts().is_empty() || self.has_matrix(consumer, true) || !self.has_matrix(consumer, false)
+        };
+        value.consumers.iter().any(reads_f32) || self.graph.output() == value.id
+    }
+
     /// Q8 planes for output `port` if a quantised matrix reads it.
     fn q8_if_wanted(&mut self, brick: &Brick, port: usize) -> Result<Option<Q8Slot>, LowerError> {
         let v = brick.outputs[port];
         let value = self.graph.value(v);
-        let wanted = value.consumers.iter().any(|&c| {
-            let consumer = self.graph.brick(c);
-            matches!(consumer.op, Op::Linear { .. })
-                && consumer.weights.iter().any(|w| !self.graph.weight(*w).shape.dtype.is_float())
-        });
+        let wanted = value.consumers.iter().any(|&c| self.has_matrix(self.graph.brick(c), false));
         match value.ty.width() {
             Some(width) if wanted && width.is_multiple_of(32) => self.q8_output(v, width).map(Some),
             _ => Ok(None),
@@ -269,7 +281,8 @@ impl Lowering<'_> {
                 dst: self.output(brick, 1)?,
                 q8: self.q8_if_wanted(brick, 1)?,
             },
-            Op::Linear { parts, rows, .. } => return self.linear(brick, parts, *rows),
+            Op::Linear { rows, .. } => return self.linear(brick, *rows),
+            Op::GatedLinear { .. } => return self.linear(brick, Rows::All),
             Op::Rope { head_dim, spec, .. } => StepKind::Rope {
                 src: self.input(brick, 0)?,
                 dst: self.output(brick, 0)?,
@@ -328,15 +341,11 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn linear(&mut self, brick: &Brick, parts: &[bricks::LinearPart], rows: Rows) -> Result<(), LowerError> {
+    fn linear(&mut self, brick: &Brick, rows: Rows) -> Result<(), LowerError> {
+        let parts = brick.op.parts();
+        let gated = matches!(brick.op, Op::GatedLinear { .. });
         let v = brick.inputs[0];
-        let any = |float: bool, s: &Self| {
-            brick.weights.iter().any(|w| {
-                let shape = s.graph.weight(*w).shape;
-                shape.rows > 1 && shape.dtype.is_float() == float
-            })
-        };
-        if any(false, self) && self.q8_of[v.index()].is_none() {
+        if self.has_matrix(brick, false) && self.q8_of[v.index()].is_none() {
             let src = self.input(brick, 0)?;
             if !src.width.is_multiple_of(32) {
                 return Err(LowerError::Brick {
@@ -362,7 +371,7 @@ impl Lowering<'_> {
             }
         }
         // Kept alive only for float matrices and for checks.
-        let source = if any(true, self) || self.options.keep_values {
+        let source = if self.has_matrix(brick, true) || self.options.keep_values {
             self.input(brick, 0)?
         } else {
             self.f32_of[v.index()].map(Self::slot).ok_or_else(|| LowerError::Brick {
@@ -397,11 +406,23 @@ impl Lowering<'_> {
             if !dtypes.contains(&shape.dtype.name()) {
                 dtypes.push(shape.dtype.name());
             }
-            let dst = self.output(brick, port)?;
+            let dst = match matrices.first() {
+                Some(LinearMatrix { dst, .. }) if gated => *dst,
+                _ => self.output(brick, port)?,
+            };
             matrices.push(LinearMatrix { weight, bias, rows: part.rows, src, dst, kernel });
         }
-        let kernel = format!("linear_{}_{}", dtypes.join("+").to_lowercase(), self.options.simd.name());
-        self.push(brick, kernel, StepKind::Linear { source, matrices, rows });
+        let kernel = format!("{}_{}_{}", brick.op.name(), dtypes.join("+").to_lowercase(), self.options.simd.name());
+        let Op::GatedLinear { act, .. } = brick.op else {
+            self.push(brick, kernel, StepKind::Linear { source, matrices, rows });
+            return Ok(());
+        };
+        let matrices: [LinearMatrix; 2] = matrices.try_into().expect("invariant: a gated linear brick has two parts");
+        let dst = matrices[0].dst;
+        let q8 = self.q8_if_wanted(brick, 0)?;
+        let keep = self.options.keep_values || self.f32_wanted(brick, 0);
+        let kind = StepKind::GatedLinear { source, matrices: Box::new(matrices), act, dst, keep, q8 };
+        self.push(brick, kernel, kind);
         Ok(())
     }
 
@@ -415,7 +436,8 @@ impl Lowering<'_> {
         self.buffers[logits.buffer].last = end;
 
         // One scratch area per thread, alive throughout.
-        let scratch = self.steps.iter().map(|(kind, ..)| scratch_floats(kind)).max().unwrap_or(0).next_multiple_of(16);
+        let max_rows = self.options.max_rows;
+        let scratch = self.steps.iter().map(|(kind, ..)| scratch_floats(kind, max_rows)).max().unwrap_or(0).next_multiple_of(16);
         let scratch_buffer = self.f32_buffer(self.options.threads, scratch)?;
         self.buffers[scratch_buffer.buffer] =
             Buffer { first: 0, last: usize::MAX, ..self.buffers[scratch_buffer.buffer] };
@@ -463,8 +485,9 @@ impl Lowering<'_> {
 }
 
 /// Scratch floats a thread needs for a step.
-fn scratch_floats(kind: &StepKind) -> usize {
+fn scratch_floats(kind: &StepKind, max_rows: usize) -> usize {
     match kind {
+        StepKind::GatedLinear { .. } => max_rows.saturating_mul(2 * crate::exec::GATED_COLUMNS),
         StepKind::Attention { spec, .. } => crate::exec::group_attention(spec).scratch_len(),
         StepKind::KvWrite { k, .. } => k.width,
         _ => 0,
@@ -504,6 +527,18 @@ fn patch(kind: &mut StepKind, offsets: &[usize]) {
                     LinearInput::Q8(s) => q(s),
                 }
             }
+        }
+        StepKind::GatedLinear { source, matrices, dst, q8, .. } => {
+            f(source);
+            f(dst);
+            for m in matrices.iter_mut() {
+                m.dst = *dst;
+                match &mut m.src {
+                    LinearInput::F32(s) => f(s),
+                    LinearInput::Q8(s) => q(s),
+                }
+            }
+            q8.iter_mut().for_each(q);
         }
         StepKind::Rope { src, dst, .. } => {
             f(src);

@@ -137,6 +137,21 @@ pub enum StepKind {
         /// All rows or the wanted ones (already gathered).
         rows: Rows,
     },
+    /// Gate and up on the same input, and `act(gate) · up`.
+    GatedLinear {
+        /// The input as f32 rows.
+        source: Slot,
+        /// Gate and up; their outputs go to scratch memory, [`LinearMatrix::dst`] is the step's own.
+        matrices: Box<[LinearMatrix; 2]>,
+        /// Function of the gate.
+        act: ActKind,
+        /// Output.
+        dst: Slot,
+        /// Whether anybody reads the output as f32.
+        keep: bool,
+        /// Also wanted as Q8.
+        q8: Option<Q8Slot>,
+    },
     /// Rotates heads.
     Rope {
         /// Input.

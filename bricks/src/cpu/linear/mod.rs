@@ -115,9 +115,10 @@ pub struct Matrix<'a> {
 /// Where a gang writes: output `(t, r)` at `ptr + t · stride + r`.
 #[derive(Debug, Clone, Copy)]
 pub struct RawOut {
-    /// Output of token 0, row 0 of the matrix (not of the range that a thread handles).
+    /// Where the output of token 0, row 0 of the matrix is, or would be: only outputs of the range that a thread handles need
+    /// to exist.
     pub ptr: *mut f32,
-    /// Elements from one token to the next; at least the number of rows of the matrix.
+    /// Elements from one token to the next; at least the number of rows of the range.
     pub stride: usize,
 }
 
@@ -265,14 +266,14 @@ impl LinearKernel {
                 if tokens > 0 {
                     same("width of the activations", cols, acts.width)?;
                 }
-                check_stride(tokens, matrix_rows, out)?;
+                check_stride(tokens, rows.len(), out)?;
                 run(self.level, Job { weight, cols, rows, bias, acts, tokens, out });
                 Ok(())
             }
             (Entry::Float(run), Acts::F32(acts)) => {
                 let tokens = acts.len() / cols;
                 same("activations of whole rows", tokens * cols, acts.len())?;
-                check_stride(tokens, matrix_rows, out)?;
+                check_stride(tokens, rows.len(), out)?;
                 run(self.level, Job { weight, cols, rows, bias, acts, tokens, out });
                 Ok(())
             }
@@ -302,9 +303,9 @@ impl LinearKernel {
 }
 
 /// Outputs of different tokens must not overlap.
-fn check_stride(tokens: usize, matrix_rows: usize, out: RawOut) -> Result<(), KernelError> {
+fn check_stride(tokens: usize, rows: usize, out: RawOut) -> Result<(), KernelError> {
     if tokens > 1 {
-        at_most("rows of the matrix, for the stride of the output", out.stride, matrix_rows)
+        at_most("rows of the range, for the stride of the output", out.stride, rows)
     } else {
         Ok(())
     }
