@@ -125,12 +125,14 @@ fn attention(c: &mut Criterion) {
             let q = values(rows * heads * head_dim, 7);
             let query = |row: usize| &q[row * heads * head_dim..(row + 1) * heads * head_dim];
             let name = format!("{heads}x{head_dim}/{kind}");
-            for (what, context, rows, tiles) in
-                [("decode", 128, 1, 1), ("decode", 4096, 1, 1), ("prompt", 512, rows, 512 / rows), ("tile", 4096, rows, 1)]
-            {
-                let tiles: Vec<Tile> = (0..tiles)
-                    .map(|i| Tile { position: context - (i + 1) * rows, rows, window: None })
-                    .collect();
+            for (what, context, rows, tiles) in [
+                ("decode", 128, 1, 1),
+                ("decode", 4096, 1, 1),
+                ("prompt", 512, rows, 512 / rows),
+                ("tile", 4096, rows, 1),
+            ] {
+                let tiles: Vec<Tile> =
+                    (0..tiles).map(|i| Tile { position: context - (i + 1) * rows, rows, window: None }).collect();
                 let pairs: usize = tiles.iter().flat_map(|t| (0..t.rows).map(|r| t.visible(r).len())).sum();
                 // Scores and weighted values: two multiply-adds per element of a position and head.
                 group.throughput(Throughput::Elements((4 * heads * head_dim * pairs) as u64));

@@ -122,7 +122,8 @@ impl KvCache {
         let bytes = positions as u128 * shape.bytes_per_position() as u128;
         let out_of_memory = KvError::OutOfMemory { bytes, positions };
         let n_blocks = blocks_per_sequence.checked_mul(sequences).ok_or_else(|| out_of_memory.clone())?;
-        let len = usize::try_from(bytes).ok().and_then(|n| n.checked_add(ALIGN)).ok_or_else(|| out_of_memory.clone())?;
+        let len =
+            usize::try_from(bytes).ok().and_then(|n| n.checked_add(ALIGN)).ok_or_else(|| out_of_memory.clone())?;
         if u32::try_from(n_blocks).is_err() {
             return Err(out_of_memory);
         }

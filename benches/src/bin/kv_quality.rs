@@ -67,11 +67,15 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let registry = Registry::open_default()?;
     let model = Model::load(registry.resolve(&registry.parse(&args.model)?, &())?)?;
-    let text = std::fs::read_to_string(&args.golden).with_context(|| format!("cannot read {}", args.golden.display()))?;
+    let text =
+        std::fs::read_to_string(&args.golden).with_context(|| format!("cannot read {}", args.golden.display()))?;
     let golden: Golden = serde_json::from_str(&text).with_context(|| args.golden.display().to_string())?;
     ensure!(!golden.records.is_empty(), "{} has no records", args.golden.display());
     let threads = args.threads.unwrap_or_else(default_threads);
-    println!("{:<24} {:>9} {:>9} {:>10} {:>10} {:>12} {:>12}", "prompt", "positions", "same top", "KL mean", "KL max", "ppl f16", "ppl q8_0");
+    println!(
+        "{:<24} {:>9} {:>9} {:>10} {:>10} {:>12} {:>12}",
+        "prompt", "positions", "same top", "KL mean", "KL max", "ppl f16", "ppl q8_0"
+    );
     let mut total = Tally::default();
     for r in &golden.records {
         let ids = [r.prompt_ids.as_slice(), &r.greedy_ids].concat();
@@ -91,8 +95,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
 /// Logits after every one of `ids`, which enter in calls of 128.
 fn logits(model: &Model, ids: &[u32], kv_type: KvType, threads: usize) -> anyhow::Result<Vec<Vec<f32>>> {
     const ROWS: usize = 128;
-    let options =
-        EngineOptions { threads, context: ids.len(), max_rows: ROWS, max_wanted: ROWS, kv_type, ..EngineOptions::default() };
+    let options = EngineOptions {
+        threads,
+        context: ids.len(),
+        max_rows: ROWS,
+        max_wanted: ROWS,
+        kv_type,
+        ..EngineOptions::default()
+    };
     let mut engine = model.engine(&options)?;
     let sequence = engine.new_sequence()?;
     let mut out = Vec::with_capacity(ids.len());

@@ -224,7 +224,8 @@ impl Call<'_> {
             let t = piece.row + r;
             // SAFETY: only the thread that finishes (piece, head) gets here; these columns of its rows are written by nobody
             // else.
-            let dst = unsafe { self.arena.slice_mut::<f32>(a.dst.offset + 4 * (t * a.dst.width + head * width), width) };
+            let dst =
+                unsafe { self.arena.slice_mut::<f32>(a.dst.offset + 4 * (t * a.dst.width + head * width), width) };
             dst.copy_from_slice(out);
             self.quantize(a.q8, t, head * width, dst);
         }
@@ -299,7 +300,11 @@ mod tests {
     #[test]
     fn a_long_context_is_shared_out_and_a_prompt_is_tiled() {
         let t = check(&[(0, 4000)], 2, 16);
-        assert_eq!((t.pieces.len(), t.parts), (1, 6), "16 splits of 3 heads: 16 pieces for 2 threads are 3 splits each");
+        assert_eq!(
+            (t.pieces.len(), t.parts),
+            (1, 6),
+            "16 splits of 3 heads: 16 pieces for 2 threads are 3 splits each"
+        );
         let t = check(&[(0, 100)], 2, 16);
         assert_eq!(t.parts, 1, "one split cannot be cut");
         let t = check(&[(0, 4000)], 1, 0);

@@ -327,12 +327,12 @@ impl Lowering<'_> {
                 let q8 = if width.is_multiple_of(32) { self.q8_if_wanted(brick, 0)? } else { None };
                 let group = self.group(brick, spec)?;
                 let LowerOptions { threads, max_rows, context, .. } = *self.options;
-                let capacity =
-                    crate::exec::record_capacity(&group, spec.n_kv_heads, threads, max_rows, context);
+                let capacity = crate::exec::record_capacity(&group, spec.n_kv_heads, threads, max_rows, context);
                 // The layers share one way to cut a batch: what all have room for.
                 self.attention.tile_rows = self.attention.tile_rows.min(group.tile_rows());
                 self.attention.records = self.attention.records.min(capacity);
-                let records = self.buffer(capacity.saturating_mul(spec.n_kv_heads), group.record_len(1).saturating_mul(4))?;
+                let records =
+                    self.buffer(capacity.saturating_mul(spec.n_kv_heads), group.record_len(1).saturating_mul(4))?;
                 StepKind::Attention { layer, q, spec: spec.clone(), dst, q8, records }
             }
             Op::Add => {

@@ -1,7 +1,7 @@
 //! Attention over paged keys and values, for the query heads that share a KV head.
 //!
 //! The context is cut at fixed positions into splits of [`SPLIT`]. Each split is a softmax of its own: scores, their maximum `m`,
-//! weights `e^(score − m)`, their sum, and the weighted sum of the values. The splits are then put together in order
+//! weights `e^(score − m)` (computed as powers of 2), their sum, and the weighted sum of the values. The splits are then put together in order
 //! (Milakov and Gimelshein, arXiv 1805.02867; FlashAttention, arXiv 2205.14135): everything so far times `e^(m_old − m)`, plus the
 //! next split times `e^(m_next − m)`. **One arithmetic for all cases**: where the rounding happens depends on the positions
 //! alone. So a tile of rows in a prompt ([`AttentionGroup::attend`]) and a row whose splits are computed by different threads
@@ -289,7 +289,8 @@ impl AttentionGroup {
         if !seen.is_empty() {
             for index in seen.start / PAGE..seen.end.div_ceil(PAGE) {
                 let limit = index.saturating_sub(1);
-                let found = page(index).ok_or(KernelError::Limit { what: "page of the sequence", limit, found: index })?;
+                let found =
+                    page(index).ok_or(KernelError::Limit { what: "page of the sequence", limit, found: index })?;
                 same("bytes of a page", self.layout.page_bytes(), found.len())?;
                 pages[index % PAGES] = Some(found);
             }

@@ -178,8 +178,7 @@ impl KvLayout {
                 for d in 0..dim {
                     let b = d / BLOCK;
                     key[d] = f32::from(keys[d * PAGE + slot] as i8) * half(key_scales, b * PAGE + slot);
-                    value[d] =
-                        f32::from(values[slot * dim + d] as i8) * half(value_scales, slot * (dim / BLOCK) + b);
+                    value[d] = f32::from(values[slot * dim + d] as i8) * half(value_scales, slot * (dim / BLOCK) + b);
                 }
             }
         }
@@ -433,14 +432,7 @@ impl KvLayout {
 
     /// Widens the values of positions `..n` of a page to `[n][stride]`, with zeros behind each row.
     #[inline(always)]
-    pub(super) fn widen_values<V: Vector>(
-        self,
-        s: V,
-        page: Parts<'_>,
-        n: usize,
-        scales: &mut [f32],
-        out: &mut [f32],
-    ) {
+    pub(super) fn widen_values<V: Vector>(self, s: V, page: Parts<'_>, n: usize, scales: &mut [f32], out: &mut [f32]) {
         let dim = self.head_dim;
         let stride = dim.next_multiple_of(LANES);
         if self.kind == KvType::Q8_0 {

@@ -1,5 +1,6 @@
 //! The kernels: scores, softmax and weighted values of one split, and how splits are put together.
 
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use super::super::math;
@@ -206,14 +207,15 @@ impl Split<'_> {
                 d += 1;
             }
         }
-        let scale = s.splat(self.group.scale);
+        // In units of ln 2, so that weights are powers of 2.
+        let scale = s.splat(self.group.scale * if self.group.softcap.is_none() { LOG2_E } else { 1.0 });
         for (i, acc) in acc.into_iter().enumerate() {
             let from = (n + i) * SPLIT + at + half * LANES;
             let (out, _) = self.scores[from..from + H * LANES].as_chunks_mut::<LANES>();
             for (acc, out) in acc.into_iter().zip(out) {
                 let mut x = s.mul(acc, scale);
                 if let Some(cap) = self.group.softcap {
-                    x = math::softcap(s, x, s.splat(cap));
+                    x = s.mul(math::softcap(s, x, s.splat(cap)), s.splat(LOG2_E));
                 }
                 s.store(x, out);
             }
@@ -242,7 +244,7 @@ impl Split<'_> {
         let shift = s.splat(max);
         let mut sum = s.splat(0.0);
         for part in parts {
-            let weight = math::exp(s, s.sub(s.load(part), shift));
+            let weight = math::exp2_weight(s, s.sub(s.load(part), shift));
             sum = s.add(sum, weight);
             s.store(weight, part);
         }
@@ -271,11 +273,8 @@ impl Split<'_> {
                     let n = n + step % (of + 1);
                     let seen = self.seen(n / heads);
                     let seen = within(seen.start)..within(seen.end);
-                    let part = if step < of {
-                        seen.start..seen.end.min(all.start)
-                    } else {
-                        seen.start.max(all.end)..seen.end
-                    };
+                    let part =
+                        if step < of { seen.start..seen.end.min(all.start) } else { seen.start.max(all.end)..seen.end };
                     (n, 1, part)
                 };
                 if !positions.is_empty() {
@@ -385,8 +384,8 @@ impl Kernel for Merge<'_> {
             let (old, new) = (s.load(max), s.load(next_max));
             let top = s.max(new, old);
             let (mut keep, mut take, mut tops) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-            s.store(math::exp(s, s.sub(old, top)), &mut keep);
-            s.store(math::exp(s, s.sub(new, top)), &mut take);
+            s.store(math::exp2_weight(s, s.sub(old, top)), &mut keep);
+            s.store(math::exp2_weight(s, s.sub(new, top)), &mut take);
             s.store(top, &mut tops);
             let vectors = out.chunks_exact_mut(self.stride).zip(next_out.chunks_exact(self.stride));
             for (i, (out, next_out)) in vectors.enumerate() {

@@ -48,6 +48,9 @@ impl Vector for Avx512 {
             _mm512_cvtps_epi32(n),
             _mm512_set1_epi32(127),
         )));
+        // Not less than, or unordered: a NaN stays one.
+        fn mul_exp2_int(p: __m512, n: __m512) -> __m512 =
+            _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(n, _mm512_set1_ps(-125.0)), p, n);
         fn abs(a: __m512) -> __m512 = _mm512_abs_ps(a);
         fn negate_even(a: __m512) -> __m512 = _mm512_xor_ps(
             a,

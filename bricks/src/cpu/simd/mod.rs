@@ -68,6 +68,11 @@ pub(super) trait Vector: Copy {
     fn round(self, a: Self::F) -> Self::F;
     /// `2^n` for integers `-126 <= n <= 127`; anything for other values.
     fn exp2_int(self, n: Self::F) -> Self::F;
+    /// `p · 2^n` for an integer `n <= 0` and `1/2 <= p <= 2`; 0 for `n < -125`, so that nothing subnormal comes out; NaN if `n` is.
+    #[inline(always)]
+    fn mul_exp2_int(self, p: Self::F, n: Self::F) -> Self::F {
+        self.select_lt(n, self.splat(-125.0), self.splat(0.0), self.mul(p, self.exp2_int(n)))
+    }
     /// `|a|`.
     fn abs(self, a: Self::F) -> Self::F;
     /// Changes the sign of even lanes.
