@@ -14,14 +14,13 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use bricks::cpu::attention::{AttentionGroup, KvPage};
+use bricks::cpu::attention::{AttentionGroup, KvLayout, KvType, PAGE, Tile};
 use bricks::cpu::linear::{Acts, LinearKernel, Matrix, Packed, PackedShape};
 use bricks::cpu::{SimdLevel, gated_activation, quantize_row, rms_norm_row};
 use bricks::quant::q8::Q8Rows;
 use bricks::{ActKind, DType};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use half::f16;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
@@ -105,30 +104,48 @@ fn rows(c: &mut Criterion) {
     group.finish();
 }
 
-/// One group of query heads over `positions` of context: 3 heads of 64 (SmolLM2), 6 of 128 (Qwen2.5-1.5B).
+/// One group of query heads (3 of 64: SmolLM2, 6 of 128: Qwen2.5-1.5B): one row at the end of a context, and a prompt in tiles.
 fn attention(c: &mut Criterion) {
-    const PAGE: usize = 32;
     let level = SimdLevel::detect();
     let mut group = c.benchmark_group(format!("attention/{level}"));
     for (heads, head_dim) in [(3, 64), (6, 128)] {
-        let spec =
-            AttentionGroup { heads, head_dim, page_len: PAGE, scale: 1.0 / (head_dim as f32).sqrt(), softcap: None };
-        for positions in [64, 512] {
-            let half = |seed| values(positions * head_dim, seed).into_iter().map(f16::from_f32).collect::<Vec<_>>();
-            let (q, keys, values) = (values(heads * head_dim, 7), half(8), half(9));
-            let mut scratch = vec![0.0; spec.scratch_len()];
-            let mut out = vec![0.0; heads * head_dim];
-            let page = |i: usize| {
-                let range = i * PAGE * head_dim..(i + 1) * PAGE * head_dim;
-                Some(KvPage { keys: keys.get(range.clone())?, values: values.get(range)? })
-            };
-            // Scores and weighted values: two multiply-adds per element of a position and head.
-            group.throughput(Throughput::Elements((4 * heads * head_dim * positions) as u64));
-            bench(&mut group, &format!("{heads}x{head_dim}/{positions}"), || {
-                spec.run(level, black_box(&q), 0..positions, page, &mut scratch, &mut out)
-                    .expect("invariant: lengths agree");
-                black_box(&mut out);
-            });
+        for kind in KvType::ALL {
+            let layout = KvLayout::new(kind, head_dim).expect("invariant: a multiple of 32");
+            let spec = AttentionGroup { heads, layout, scale: 1.0 / (head_dim as f32).sqrt(), softcap: None };
+            let positions = 4096;
+            let mut pages = vec![0; positions / PAGE * layout.page_bytes()];
+            for (i, page) in pages.chunks_exact_mut(layout.page_bytes()).enumerate() {
+                for slot in 0..PAGE {
+                    let row = values(head_dim, (i * PAGE + slot) as u64);
+                    layout.write(level, page, slot, &row, &row).expect("invariant: lengths agree");
+                }
+            }
+            let page = |i: usize| pages.get(i * layout.page_bytes()..)?.get(..layout.page_bytes());
+            let rows = spec.tile_rows();
+            let mut scratch = vec![0.0; spec.scratch_len(rows)];
+            let q = values(rows * heads * head_dim, 7);
+            let query = |row: usize| &q[row * heads * head_dim..(row + 1) * heads * head_dim];
+            let name = format!("{heads}x{head_dim}/{kind}");
+            for (what, context, rows, tiles) in [
+                ("decode", 128, 1, 1),
+                ("decode", 4096, 1, 1),
+                ("prompt", 512, rows, 512 / rows),
+                ("tile", 4096, rows, 1),
+            ] {
+                let tiles: Vec<Tile> =
+                    (0..tiles).map(|i| Tile { position: context - (i + 1) * rows, rows, window: None }).collect();
+                let pairs: usize = tiles.iter().flat_map(|t| (0..t.rows).map(|r| t.visible(r).len())).sum();
+                // Scores and weighted values: two multiply-adds per element of a position and head.
+                group.throughput(Throughput::Elements((4 * heads * head_dim * pairs) as u64));
+                bench(&mut group, &format!("{name}/{what}/{context}"), || {
+                    for tile in &tiles {
+                        black_box(
+                            spec.attend(level, black_box(tile), query, page, &mut scratch)
+                                .expect("invariant: lengths agree"),
+                        );
+                    }
+                });
+            }
         }
     }
     group.finish();

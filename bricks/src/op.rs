@@ -41,6 +41,8 @@ pub enum ValueType {
     F32,
     /// The state of one layer's KV cache (f16 pages): an ordering, not a buffer.
     KvCache,
+    /// The same with q8_0 pages: what a plan makes of it, never a graph.
+    KvCacheQ8,
 }
 
 impl std::fmt::Display for ValueType {
@@ -49,6 +51,7 @@ impl std::fmt::Display for ValueType {
             ValueType::TokenId => "token",
             ValueType::F32 => "f32",
             ValueType::KvCache => "kv",
+            ValueType::KvCacheQ8 => "kv_q8_0",
         })
     }
 }
@@ -568,9 +571,12 @@ impl Op {
                 // A window caps what each query sees; exact for decode, an upper bound during prefill.
                 let pairs = s.window.map_or(e.pairs, |w| e.pairs.min(t * w as u64));
                 let context = s.window.map_or(e.context, |w| e.context.min(t + w as u64));
+                // Keys and values; q8_0 takes 34 bytes for 32 elements.
+                let elements = context * (s.n_kv_heads * s.head_dim) as u64 * 2;
+                let q8 = inputs.get(1).is_some_and(|kv| kv.value == ValueType::KvCacheQ8);
                 Cost {
                     weight_bytes: 0,
-                    read_bytes: 4 * q + context * (s.n_kv_heads * s.head_dim) as u64 * 2 * 2,
+                    read_bytes: 4 * q + if q8 { elements / 32 * 34 } else { elements * 2 },
                     write_bytes: 4 * q,
                     int_ops: 0,
                     flops: pairs * s.n_heads as u64 * (4 * s.head_dim as u64 + 5),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use brick_graphs::Graph;
 use brick_profiler::NoRecord;
+use bricks::cpu::attention::KvType;
 use bricks::reference::{self, Arithmetic, Context, Weight};
 use bricks::{BrickError, BrickKind, Op, Rows};
 use serde::Serialize;
@@ -216,29 +217,33 @@ impl Checker<'_> {
             let (k, v) = cache(layer);
             found.extend([k, v]);
         }
-        Ok(compare(info.name.clone(), info, &found, &expected, out_rows.max(1)))
+        let tolerance = tolerance(&info.op, view.kv().shape().layout.kind());
+        Ok(compare(info, tolerance, &found, &expected, out_rows.max(1)))
     }
 }
 
 /// Largest relative error that passes, per operation. Sources of difference: order of f32 additions (all), the vectorised
-/// exponential (softmax, activation), rounding of keys and values to f16.
-fn tolerance(op: &Op) -> f64 {
+/// exponential (softmax, activation), rounding of keys and values to f16 or to codes of 8 bits, whose step is 1/127 of the largest of
+/// 32 values.
+fn tolerance(op: &Op, kv_type: KvType) -> f64 {
     match op {
         Op::Input | Op::Embed { .. } | Op::Add => 1e-6,
         Op::RmsNorm { .. } | Op::AddRmsNorm { .. } | Op::Rope { .. } | Op::GatedActivation { .. } => 1e-5,
         Op::Linear { .. } | Op::GatedLinear { .. } | Op::Attention(_) => 1e-4,
-        Op::KvWrite { .. } | Op::RopeKvWrite { .. } => 1e-3,
+        Op::KvWrite { .. } | Op::RopeKvWrite { .. } => match kv_type {
+            KvType::F16 => 1e-3,
+            KvType::Q8_0 => 2e-2,
+        },
     }
 }
 
 fn compare(
-    brick: String,
     info: &brick_profiler::StepInfo,
+    tolerance: f64,
     found: &[Vec<f32>],
     expected: &[Vec<f32>],
     rows: usize,
 ) -> BrickCheck {
-    let tolerance = tolerance(&info.op);
     let (mut error2, mut norm2, mut max_abs, mut finite) = (0.0f64, 0.0f64, -1.0f64, true);
     let (mut worst, mut at) = ((0, 0, 0), (0.0f32, 0.0f32));
     let mut fits = found.len() == expected.len();
@@ -266,7 +271,7 @@ fn compare(
         (error2 / norm2.max(f64::MIN_POSITIVE)).sqrt()
     };
     BrickCheck {
-        brick,
+        brick: info.name.clone(),
         kind: info.kind,
         layer: info.layer,
         kernel: info.kernel.clone(),

@@ -6,11 +6,12 @@ use brick_graphs::Graph;
 use brick_profiler::{NoRecord, Phase, Recorder};
 use bricks::Op;
 use bricks::cpu::SimdLevel;
+use bricks::cpu::attention::{KvLayout, KvType};
 use bricks::cpu::gang::{Gang, GangPanic, Member};
 
 use crate::arena::{Arena, ArenaError};
 use crate::batch::Batch;
-use crate::exec::Call;
+use crate::exec::{Call, Tiling};
 use crate::kv::{KvCache, KvError, KvShape, SequenceId};
 use crate::plan::{LowerError, LowerOptions, Plan, lower};
 use crate::weights::{PackError, PackedWeights, Weights};
@@ -30,6 +31,8 @@ pub struct EngineOptions {
     pub max_wanted: usize,
     /// SIMD level of the kernels.
     pub simd: SimdLevel,
+    /// Element type of the KV cache.
+    pub kv_type: KvType,
     /// Keeps every value of a forward call (for checks and traces); costs memory.
     pub keep_values: bool,
 }
@@ -43,6 +46,7 @@ impl Default for EngineOptions {
             max_rows: 512,
             max_wanted: 8,
             simd: SimdLevel::detect(),
+            kv_type: KvType::F16,
             keep_values: false,
         }
     }
@@ -200,6 +204,7 @@ pub struct Engine {
     arena: Arena,
     kv: KvCache,
     gang: Gang,
+    tiling: Tiling,
     vocab: usize,
     /// Batch rows whose logits are wanted; kept between calls for its memory.
     wanted: Vec<usize>,
@@ -244,19 +249,23 @@ impl Engine {
             threads,
             simd: options.simd,
             keep_values: options.keep_values,
+            context: options.context.max(1),
+            kv_type: options.kv_type,
         };
-        let shape = kv_shape(graph)?;
+        let shape = kv_shape(graph, options.kv_type)?;
         let vocab = vocab(graph)?;
         let plan = lower(graph, &*weights, &lower_options)?;
         let arena = Arena::new(plan.arena_bytes)?;
         let kv = KvCache::new(shape, options.context.max(1), options.sequences.max(1))?;
+        let limits = plan.attention;
+        let tiling = Tiling::new(limits.tile_rows, shape.n_kv_heads, limits.records, max_rows);
         let mut gang = Gang::new(threads).map_err(|source| EngineError::Threads { threads, source })?;
         let packed = match packed {
             Some(packed) if packed.covers(graph) => packed,
             _ => Arc::new(PackedWeights::new(graph, &*weights, &mut gang)?),
         };
         let wanted = Vec::with_capacity(plan.max_wanted);
-        Ok(Self { plan, weights, packed, arena, kv, gang, vocab, wanted, logits_rows: 0 })
+        Ok(Self { plan, weights, packed, arena, kv, gang, tiling, vocab, wanted, logits_rows: 0 })
     }
 
     /// The packed weights, for another engine on the same model.
@@ -359,14 +368,10 @@ impl Engine {
         recorder: &mut R,
         observer: &mut O,
     ) -> Result<(), GangPanic> {
-        let call = Call::new(
-            &self.plan,
-            &self.arena,
-            (&*self.weights, &self.packed),
-            batch.rows(),
-            &self.wanted,
-            &mut self.kv,
-        );
+        self.tiling.cut(batch.rows(), self.gang.size());
+        let weights = (&*self.weights, &*self.packed);
+        let (wanted, kv) = (&self.wanted, &mut self.kv);
+        let call = Call::new(&self.plan, &self.arena, weights, batch.rows(), wanted, kv, &self.tiling);
         let call = &call;
         self.gang.run(
             |m| {
@@ -463,16 +468,20 @@ fn vocab(graph: &Graph) -> Result<usize, EngineError> {
 }
 
 /// The shape all KV writes of a graph agree on.
-fn kv_shape(graph: &Graph) -> Result<KvShape, EngineError> {
+fn kv_shape(graph: &Graph, kv_type: KvType) -> Result<KvShape, EngineError> {
     let mut shape: Option<KvShape> = None;
     for b in graph.bricks() {
         if let Op::KvWrite { n_kv_heads, head_dim } | Op::RopeKvWrite { n_kv_heads, head_dim, .. } = b.op {
             let layers = b.layer.unwrap_or(0) as usize + 1;
-            let s = shape.get_or_insert(KvShape { layers, n_kv_heads, head_dim });
-            if s.n_kv_heads != n_kv_heads || s.head_dim != head_dim {
+            let layout = KvLayout::new(kv_type, head_dim)
+                .map_err(|e| EngineError::Graph(format!("brick {}: a KV cache in {kv_type}: {e}", b.name)))?;
+            let s = shape.get_or_insert(KvShape { layers, n_kv_heads, layout });
+            if s.n_kv_heads != n_kv_heads || s.layout.head_dim() != head_dim {
                 return Err(EngineError::Graph(format!(
                     "brick {}: {n_kv_heads} KV heads of {head_dim}, other layers have {} of {}",
-                    b.name, s.n_kv_heads, s.head_dim
+                    b.name,
+                    s.n_kv_heads,
+                    s.layout.head_dim()
                 )));
             }
             s.layers = s.layers.max(layers);

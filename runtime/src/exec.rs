@@ -3,19 +3,21 @@
 //! Every function here runs on all threads of the gang at once. Work is cut so that a piece of memory is written by one
 //! thread only, and results never depend on the cut: each output is computed whole, in one fixed order, by one thread.
 
+mod attention;
+
 use bricks::Rows;
-use bricks::cpu::attention::{AttentionGroup, KvPage};
 use bricks::cpu::gang::Member;
 use bricks::cpu::linear::{Acts, Matrix, Q8Acts, RawOut};
 use bricks::cpu::{self, SimdLevel};
 use bricks::quant::q8::Q8RowMut;
-use half::f16;
 
 use crate::arena::Arena;
 use crate::batch::Row;
 use crate::kv::{BLOCK, KvCache};
 use crate::plan::{LinearInput, LinearMatrix, Plan, Q8Slot, Slot, Step, StepKind};
 use crate::weights::{PackedWeights, Weights};
+use attention::Attention;
+pub(crate) use attention::{Tiling, group_attention, record_capacity};
 
 /// Columns of an elementwise step that one thread takes at least; a multiple of a Q8 block.
 const COLUMNS: usize = 512;
@@ -23,7 +25,7 @@ const COLUMNS: usize = 512;
 /// Raw memory of the KV cache; steps write disjoint rows of it.
 #[derive(Clone, Copy)]
 struct KvMemory {
-    ptr: *mut f16,
+    ptr: *mut u8,
     len: usize,
 }
 
@@ -42,6 +44,7 @@ pub(crate) struct Call<'a> {
     pub(crate) wanted: &'a [usize],
     kv: &'a KvCache,
     kv_memory: KvMemory,
+    tiling: &'a Tiling,
 }
 
 // SAFETY: the raw pointer is the KV cache's own memory, exclusively borrowed for the call by `Call::new`; threads write
@@ -56,9 +59,10 @@ impl<'a> Call<'a> {
         rows: &'a [Row],
         wanted: &'a [usize],
         kv: &'a mut KvCache,
+        tiling: &'a Tiling,
     ) -> Self {
         let (ptr, len) = kv.data_ptr();
-        Self { plan, arena, weights, packed, rows, wanted, kv, kv_memory: KvMemory { ptr, len } }
+        Self { plan, arena, weights, packed, rows, wanted, kv, kv_memory: KvMemory { ptr, len }, tiling }
     }
 
     /// The KV cache, for reading after a step's barrier.
@@ -120,8 +124,11 @@ impl<'a> Call<'a> {
                     ok(cpu::rope_row(self.simd(), *style, out, *head_dim, cos, sin));
                 });
             }
-            StepKind::KvWrite { layer, k, v, n_kv_heads, head_dim, rope } => {
-                each_row(m, self.rows.len(), |t| {
+            StepKind::KvWrite { layer, k, v, head_dim, rope, .. } => {
+                // Threads that write neighbouring positions would pass cache lines to and fro.
+                let rows = self.rows.len();
+                let at_least = if rows >= 2 * BLOCK * m.size() { BLOCK } else { 1 };
+                each_rows(m, rows, at_least, |t| {
                     // SAFETY: the scratch area of this member is used by this thread only.
                     let rotated = unsafe { self.arena.slice_mut::<f32>(self.scratch(m), k.width) };
                     rotated.copy_from_slice(self.row(*k, t));
@@ -132,26 +139,12 @@ impl<'a> Call<'a> {
                         q.copy_from_slice(self.row(r.q, t));
                         ok(cpu::rope_row(self.simd(), r.style, q, *head_dim, cos, sin));
                     }
-                    self.write_kv(*layer, t, *n_kv_heads, *head_dim, rotated, self.row(*v, t));
+                    self.write_kv(*layer, t, rotated, self.row(*v, t));
                 });
             }
-            StepKind::Attention { layer, q, spec, dst, q8 } => {
-                let group = spec.n_heads / spec.n_kv_heads;
-                let width = group * spec.head_dim;
-                // SAFETY: the scratch area of this member is used by this thread only.
-                let scratch = unsafe { self.arena.slice_mut::<f32>(self.scratch(m), self.plan.scratch.1) };
-                let items = self.rows.len() * spec.n_kv_heads;
-                while let Some(range) = m.take(items, chunk(items, m.size(), 1)) {
-                    for item in range {
-                        let (t, h) = (item / spec.n_kv_heads, item % spec.n_kv_heads);
-                        // SAFETY: item (t, h) belongs to this thread; its columns are written by nobody else.
-                        let out =
-                            unsafe { self.arena.slice_mut::<f32>(dst.offset + 4 * (t * dst.width + h * width), width) };
-                        let query = &self.row(*q, t)[h * width..(h + 1) * width];
-                        self.attend(*layer, t, h, spec, query, out, scratch);
-                        self.quantize(q8.as_ref(), t, h * width, out);
-                    }
-                }
+            StepKind::Attention { layer, q, spec, dst, q8, records } => {
+                let (layer, q, dst, records) = (*layer, *q, *dst, *records);
+                self.attention(&Attention { layer, q, spec, dst, q8: q8.as_ref(), records }, m);
             }
             StepKind::Add { a, b, dst } => {
                 each_row(m, self.rows.len(), |t| {
@@ -318,80 +311,25 @@ impl<'a> Call<'a> {
         // SAFETY: as the caller promises.
         ok(unsafe { x.kernel.rows(&matrix, outputs, acts, out) });
     }
-
-    /// Stores one row's keys and values at its position.
-    fn write_kv(&self, layer: usize, t: usize, heads: usize, head_dim: usize, k: &[f32], v: &[f32]) {
-        let row = &self.rows[t];
-        let block = self.kv.blocks(row.sequence).expect("invariant: the batch was checked")[row.position / BLOCK];
-        let keys = self.kv.block_offset(layer, block);
-        for (base, src) in [(keys, k), (keys + self.kv.value_offset(), v)] {
-            for h in 0..heads {
-                let at = base + (h * BLOCK + row.position % BLOCK) * head_dim;
-                assert!(at + head_dim <= self.kv_memory.len, "invariant: a block lies inside the pool");
-                // SAFETY: in bounds (asserted); this position of this sequence is written by the thread that took row `t`
-                // and by nobody else, and read only after the next barrier.
-                let dst = unsafe { std::slice::from_raw_parts_mut(self.kv_memory.ptr.add(at), head_dim) };
-                ok(cpu::f32_to_f16(self.simd(), &src[h * head_dim..(h + 1) * head_dim], dst));
-            }
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn attend(
-        &self,
-        layer: usize,
-        t: usize,
-        kv_head: usize,
-        spec: &bricks::AttentionSpec,
-        query: &[f32],
-        out: &mut [f32],
-        scratch: &mut [f32],
-    ) {
-        let row = &self.rows[t];
-        let end = row.position + 1;
-        let start = spec.window.map_or(0, |w| end.saturating_sub(w));
-        let blocks = self.kv.blocks(row.sequence).expect("invariant: the batch was checked");
-        let page_len = BLOCK * spec.head_dim;
-        let page = |i: usize| {
-            let at = self.kv.block_offset(layer, blocks[i]) + kv_head * page_len;
-            let v = at + self.kv.value_offset();
-            assert!(v + page_len <= self.kv_memory.len, "invariant: a block lies inside the pool");
-            // SAFETY: in bounds (asserted); positions below `end` were written before the last barrier, and no thread writes
-            // the cache during attention. Positions of the page beyond `end` are never read by the kernel.
-            unsafe {
-                Some(KvPage {
-                    keys: std::slice::from_raw_parts(self.kv_memory.ptr.add(at), page_len),
-                    values: std::slice::from_raw_parts(self.kv_memory.ptr.add(v), page_len),
-                })
-            }
-        };
-        let kernel = group_attention(spec);
-        ok(kernel.run(self.simd(), query, start..end, page, scratch, out));
-    }
 }
 
 /// Kernels check what they are given; lowering and placement see to it that they never object. A violation is a bug, and
 /// ends the call (see [`bricks::cpu::gang`]).
-fn ok(result: Result<(), cpu::KernelError>) {
-    if let Err(e) = result {
-        panic!("invariant: the plan's buffers have the shapes its kernels want: {e}");
-    }
-}
-
-/// Attention of the query heads that share a KV head.
-pub(crate) fn group_attention(spec: &bricks::AttentionSpec) -> AttentionGroup {
-    AttentionGroup {
-        heads: spec.n_heads / spec.n_kv_heads,
-        head_dim: spec.head_dim,
-        page_len: BLOCK,
-        scale: spec.scale,
-        softcap: spec.softcap,
+fn ok<T>(result: Result<T, cpu::KernelError>) -> T {
+    match result {
+        Ok(x) => x,
+        Err(e) => panic!("invariant: the plan's buffers have the shapes its kernels want: {e}"),
     }
 }
 
 /// Shares rows out one by one (large batches: a few at a time).
 fn each_row(m: &Member<'_>, rows: usize, f: impl Fn(usize)) {
-    while let Some(range) = m.take(rows, chunk(rows, m.size(), 1)) {
+    each_rows(m, rows, 1, f);
+}
+
+/// Shares rows out in multiples of `at_least`.
+fn each_rows(m: &Member<'_>, rows: usize, at_least: usize, f: impl Fn(usize)) {
+    while let Some(range) = m.take(rows, chunk(rows, m.size(), at_least)) {
         range.for_each(&f);
     }
 }

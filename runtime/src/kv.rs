@@ -1,19 +1,25 @@
-//! Paged KV cache in f16.
+//! Paged KV cache.
 //!
 //! Memory is cut into blocks of [`BLOCK`] positions. A block holds those positions for **every** layer, so one block table
 //! per sequence serves the whole model:
 //!
 //! ```text
-//! [layer][K or V][block][kv_head][position in block][head_dim]   f16
+//! [layer][kv_head][block] page     keys [head_dim][position], then values [position][head_dim]; f16 or q8_0
 //! ```
+//!
+//! A page is what [`bricks::cpu::attention::KvLayout`] says. Blocks of a KV head lie side by side: a sequence that got its
+//! blocks in a row is read as one stream.
 //!
 //! Blocks are reference-counted: sequences that share a prefix share its blocks, and a block is copied before a sequence
 //! writes into one it shares. The pool is allocated once, zeroed lazily by the system, so untouched blocks cost no memory.
 
-use half::f16;
+use bricks::cpu::attention::{KvLayout, PAGE};
 
-/// Positions per block. Also the fixed unit in which attention walks the context (see [`bricks::cpu`]).
-pub const BLOCK: usize = 32;
+/// Positions per block.
+pub const BLOCK: usize = PAGE;
+
+/// A cache line: pages start at a multiple of it.
+const ALIGN: usize = 64;
 
 /// A sequence known to a [`KvCache`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,19 +79,14 @@ pub struct KvShape {
     pub layers: usize,
     /// Key/value heads per layer.
     pub n_kv_heads: usize,
-    /// Elements per head.
-    pub head_dim: usize,
+    /// How a head's keys and values are stored.
+    pub layout: KvLayout,
 }
 
 impl KvShape {
-    /// Elements of one block of one layer, keys only.
-    const fn block_len(&self) -> usize {
-        self.n_kv_heads * BLOCK * self.head_dim
-    }
-
     /// Bytes of keys and values of one position over all layers.
     pub const fn bytes_per_position(&self) -> usize {
-        self.layers * 2 * self.n_kv_heads * self.head_dim * 2
+        self.layers * self.n_kv_heads * self.layout.position_bytes()
     }
 }
 
@@ -102,7 +103,9 @@ pub struct KvCache {
     shape: KvShape,
     context: usize,
     n_blocks: usize,
-    data: Vec<f16>,
+    /// Room for [`ALIGN`] bytes more than is used, to start at a cache line.
+    data: Vec<u8>,
+    start: usize,
     refs: Vec<u32>,
     free: Vec<u32>,
     tables: Vec<Table>,
@@ -119,16 +122,19 @@ impl KvCache {
         let bytes = positions as u128 * shape.bytes_per_position() as u128;
         let out_of_memory = KvError::OutOfMemory { bytes, positions };
         let n_blocks = blocks_per_sequence.checked_mul(sequences).ok_or_else(|| out_of_memory.clone())?;
-        let len = usize::try_from(bytes / 2).map_err(|_| out_of_memory.clone())?;
+        let len =
+            usize::try_from(bytes).ok().and_then(|n| n.checked_add(ALIGN)).ok_or_else(|| out_of_memory.clone())?;
         if u32::try_from(n_blocks).is_err() {
             return Err(out_of_memory);
         }
         let data = zeroed(len).ok_or(out_of_memory)?;
+        let start = data.as_ptr().align_offset(ALIGN).min(ALIGN);
         Ok(Self {
             shape,
             context,
             n_blocks,
             data,
+            start,
             refs: vec![0; n_blocks],
             free: (0..n_blocks as u32).rev().collect(),
             tables: (0..sequences)
@@ -256,19 +262,26 @@ impl KvCache {
         Ok(&self.table(id)?.blocks)
     }
 
-    /// Start of the keys (and distance to the values) of a block in a layer, in elements.
-    pub(crate) fn block_offset(&self, layer: usize, block: u32) -> usize {
-        (layer * 2 * self.n_blocks + block as usize) * self.shape.block_len()
+    /// Bytes of the pool. Blocks that were never used take no memory yet.
+    pub fn bytes(&self) -> usize {
+        self.n_blocks * BLOCK * self.shape.bytes_per_position()
     }
 
-    /// Distance from a block's keys to its values, in elements.
-    pub(crate) fn value_offset(&self) -> usize {
-        self.n_blocks * self.shape.block_len()
+    /// Start of the page of a layer's KV head in a block, in bytes.
+    pub(crate) fn page_offset(&self, layer: usize, head: usize, block: u32) -> usize {
+        ((layer * self.shape.n_kv_heads + head) * self.n_blocks + block as usize) * self.shape.layout.page_bytes()
     }
 
-    /// The whole pool; the plan's kernels index it with [`Self::block_offset`].
-    pub(crate) fn data_ptr(&mut self) -> (*mut f16, usize) {
-        (self.data.as_mut_ptr(), self.data.len())
+    /// The whole pool; the plan's kernels index it with [`Self::page_offset`].
+    pub(crate) fn data_ptr(&mut self) -> (*mut u8, usize) {
+        let n = self.bytes();
+        let pool = &mut self.data[self.start..][..n];
+        (pool.as_mut_ptr(), pool.len())
+    }
+
+    fn page(&self, layer: usize, head: usize, block: u32) -> &[u8] {
+        let at = self.start + self.page_offset(layer, head, block);
+        &self.data[at..at + self.shape.layout.page_bytes()]
     }
 
     /// Keys and values of the first `len` positions of a sequence in one layer as f32, `[len][n_kv_heads][head_dim]` each.
@@ -281,17 +294,13 @@ impl KvCache {
         if len > table.len {
             return Err(KvError::Position { sequence: id.0, expected: table.len, found: len });
         }
-        let KvShape { n_kv_heads, head_dim, .. } = self.shape;
-        let mut out = (Vec::new(), Vec::new());
-        for (which, dst) in [(0, &mut out.0), (1, &mut out.1)] {
-            dst.reserve(len * n_kv_heads * head_dim);
-            for p in 0..len {
-                let base = self.block_offset(layer, table.blocks[p / BLOCK]) + which * self.value_offset();
-                for h in 0..n_kv_heads {
-                    let at = base + (h * BLOCK + p % BLOCK) * head_dim;
-                    dst.extend(self.data[at..at + head_dim].iter().map(|x| x.to_f32()));
-                }
-            }
+        let KvShape { n_kv_heads, layout, .. } = self.shape;
+        let dim = layout.head_dim();
+        let mut out = (vec![0.0; len * n_kv_heads * dim], vec![0.0; len * n_kv_heads * dim]);
+        for (i, (key, value)) in out.0.chunks_exact_mut(dim).zip(out.1.chunks_exact_mut(dim)).enumerate() {
+            let (p, head) = (i / n_kv_heads, i % n_kv_heads);
+            let page = self.page(layer, head, table.blocks[p / BLOCK]);
+            layout.read(page, p % BLOCK, key, value).expect("invariant: a page of this layout");
         }
         Ok(out)
     }
@@ -311,11 +320,12 @@ impl KvCache {
     }
 
     fn copy_block(&mut self, from: u32, to: u32) {
-        let n = self.shape.block_len();
+        let n = self.shape.layout.page_bytes();
         for layer in 0..self.shape.layers {
-            for which in [0, self.value_offset()] {
-                let (a, b) = (self.block_offset(layer, from) + which, self.block_offset(layer, to) + which);
-                self.data.copy_within(a..a + n, b);
+            for head in 0..self.shape.n_kv_heads {
+                let at = |block| self.start + self.page_offset(layer, head, block);
+                let (from, to) = (at(from), at(to));
+                self.data.copy_within(from..from + n, to);
             }
         }
     }
@@ -331,33 +341,37 @@ fn drop_ref(refs: &mut [u32], free: &mut Vec<u32>, block: u32) {
 }
 
 /// A zeroed vector, or `None` when memory is short. Zeroed by the system, page by page, on first touch.
-fn zeroed(len: usize) -> Option<Vec<f16>> {
+fn zeroed(len: usize) -> Option<Vec<u8>> {
     // `vec![0; n]` aborts when memory is short, so ask first; the reservation is given back at once.
-    let mut probe: Vec<u16> = Vec::new();
+    let mut probe: Vec<u8> = Vec::new();
     probe.try_reserve_exact(len).ok()?;
     drop(probe);
-    // `vec![0u16; n]` uses calloc (no page is touched) and f16 has the same layout.
-    Some(half::vec::HalfBitsVecExt::reinterpret_into(vec![0u16; len]))
+    Some(vec![0; len])
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use bricks::cpu::SimdLevel;
+    use bricks::cpu::attention::KvType;
     use proptest::prelude::*;
 
-    const SHAPE: KvShape = KvShape { layers: 2, n_kv_heads: 2, head_dim: 4 };
+    fn shape(kind: KvType) -> KvShape {
+        let head_dim = if kind == KvType::F16 { 4 } else { 32 };
+        KvShape { layers: 2, n_kv_heads: 2, layout: KvLayout::new(kind, head_dim).unwrap() }
+    }
 
     fn write(kv: &mut KvCache, id: SequenceId, position: usize, value: f32) {
         kv.append(id, position).unwrap();
         let block = kv.blocks(id).unwrap()[position / BLOCK];
-        for layer in 0..SHAPE.layers {
-            for h in 0..SHAPE.n_kv_heads {
-                for which in [0, kv.value_offset()] {
-                    let at = kv.block_offset(layer, block) + which + (h * BLOCK + position % BLOCK) * SHAPE.head_dim;
-                    let v = f16::from_f32(value + layer as f32 * 100.0 + h as f32 * 10.0);
-                    kv.data[at..at + SHAPE.head_dim].fill(v);
-                }
+        let KvShape { layers, n_kv_heads, layout } = kv.shape();
+        for layer in 0..layers {
+            for head in 0..n_kv_heads {
+                let row = vec![value + layer as f32 * 100.0 + head as f32 * 10.0; layout.head_dim()];
+                let at = kv.start + kv.page_offset(layer, head, block);
+                let page = &mut kv.data[at..at + layout.page_bytes()];
+                layout.write(SimdLevel::Scalar, page, position % BLOCK, &row, &row).unwrap();
             }
         }
     }
@@ -366,14 +380,17 @@ mod tests {
         let n = kv.len(id).unwrap();
         let (k, v) = kv.gather(id, layer, n).unwrap();
         assert_eq!(k, v);
-        k.chunks(SHAPE.n_kv_heads * SHAPE.head_dim)
-            .map(|row| row[SHAPE.head_dim] - 10.0 - layer as f32 * 100.0)
+        let KvShape { n_kv_heads, layout, .. } = kv.shape();
+        // A block of equal values errs only by the rounding of its scale, 2^-12: far less than the quarters that are written.
+        k.chunks(n_kv_heads * layout.head_dim())
+            .map(|row| row[layout.head_dim()] - 10.0 - layer as f32 * 100.0)
+            .map(|x| if layout.kind() == KvType::F16 { x } else { (x * 4.0).round() / 4.0 })
             .collect()
     }
 
     #[test]
     fn writes_land_at_the_right_positions_with_several_sequences() {
-        let mut kv = KvCache::new(SHAPE, 100, 2).unwrap();
+        let mut kv = KvCache::new(shape(KvType::F16), 100, 2).unwrap();
         let (a, b) = (kv.create().unwrap(), kv.create().unwrap());
         for p in 0..70 {
             write(&mut kv, a, p, p as f32 / 2.0);
@@ -387,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_fork_shares_blocks_and_copies_before_writing() {
-        let mut kv = KvCache::new(SHAPE, 100, 3).unwrap();
+        let mut kv = KvCache::new(shape(KvType::F16), 100, 3).unwrap();
         let a = kv.create().unwrap();
         for p in 0..40 {
             write(&mut kv, a, p, p as f32);
@@ -407,8 +424,19 @@ mod tests {
     }
 
     #[test]
+    fn q8_takes_about_half_the_memory() {
+        let bytes = |kind| {
+            let layout = KvLayout::new(kind, 64).unwrap();
+            let kv = KvCache::new(KvShape { layers: 3, n_kv_heads: 2, layout }, 100, 2).unwrap();
+            (kv.shape().bytes_per_position(), kv.bytes())
+        };
+        assert_eq!(bytes(KvType::F16), (3 * 2 * 256, 256 * 3 * 2 * 256));
+        assert_eq!(bytes(KvType::Q8_0), (3 * 2 * 136, 256 * 3 * 2 * 136), "34 bytes for 32 values");
+    }
+
+    #[test]
     fn limits_are_errors() {
-        let mut kv = KvCache::new(SHAPE, 3, 1).unwrap();
+        let mut kv = KvCache::new(shape(KvType::F16), 3, 1).unwrap();
         let a = kv.create().unwrap();
         assert_eq!(kv.create(), Err(KvError::NoSequences(1)));
         assert_eq!(kv.append(a, 1), Err(KvError::Position { sequence: 0, expected: 0, found: 1 }));
@@ -416,15 +444,18 @@ mod tests {
             kv.append(a, p).unwrap();
         }
         assert_eq!(kv.append(a, 3), Err(KvError::ContextFull { wanted: 4, context: 3 }));
-        assert!(matches!(KvCache::new(SHAPE, usize::MAX / 4, 1), Err(KvError::OutOfMemory { .. })));
-        assert!(matches!(KvCache::new(SHAPE, usize::MAX, 2), Err(KvError::OutOfMemory { .. })));
+        assert!(matches!(KvCache::new(shape(KvType::F16), usize::MAX / 4, 1), Err(KvError::OutOfMemory { .. })));
+        assert!(matches!(KvCache::new(shape(KvType::F16), usize::MAX, 2), Err(KvError::OutOfMemory { .. })));
     }
 
     proptest! {
         /// Any sequence of operations keeps contents and never leaks a block.
         #[test]
-        fn random_operations_keep_contents(ops in proptest::collection::vec((0u8..4, 0usize..4, 0usize..100), 1..120)) {
-            let mut kv = KvCache::new(SHAPE, 96, 4).unwrap();
+        fn random_operations_keep_contents(
+            ops in proptest::collection::vec((0u8..4, 0usize..4, 0usize..100), 1..120), q8 in any::<bool>()
+        ) {
+            let kind = if q8 { KvType::Q8_0 } else { KvType::F16 };
+            let mut kv = KvCache::new(shape(kind), 96, 4).unwrap();
             let mut model: Vec<Option<(SequenceId, Vec<f32>)>> = vec![None; 4];
             let mut stamp = 0.0f32;
             for (op, slot, arg) in ops {

@@ -7,6 +7,7 @@ mod common;
 
 use brick_runtime::{Batch, Engine, EngineOptions, Row, SequenceId};
 use bricks::cpu::SimdLevel;
+use bricks::cpu::attention::{KvType, SPLIT};
 use common::{MODELS, engine, model, options, tokens};
 use proptest::prelude::*;
 
@@ -79,6 +80,32 @@ fn threads_and_splits_do_not_change_a_bit() {
     }
 }
 
+/// Contexts beyond a split: tiles of a prompt, single rows whose splits are shared out to threads, and drafts of a few rows.
+#[test]
+fn long_contexts_do_not_change_a_bit_either() {
+    for kv_type in KvType::ALL {
+        for name in ["qwen2-tiny", "spm-tiny"] {
+            let m = model(name);
+            let n = 2 * SPLIT + 70;
+            let ids = tokens(n, m.spec.vocab, 8);
+            let long = EngineOptions { context: n, kv_type, sequences: 1, ..options() };
+            let whole = EngineOptions { max_rows: n, max_wanted: n, threads: 1, ..long };
+            let reference = alone(&mut engine(&m, &whole), &ids);
+            for threads in [1, 2, 3] {
+                let o = EngineOptions { threads, ..long };
+                let mut e = engine(&m, &o);
+                // Calls of 64, 1, 5 and 31 rows in turn: prompts, decoding and drafts at all depths.
+                let schedule: Vec<Vec<usize>> = (0..n).map(|i| vec![[64, 1, 5, 31][i % 4]]).collect();
+                let found = together(&mut e, std::slice::from_ref(&ids), &schedule);
+                assert!(found[0] == reference, "{name}, {kv_type}: {threads} threads, mixed calls");
+                // A prompt, then one by one over the edge of a split.
+                let found = together(&mut e, std::slice::from_ref(&ids), &vec![vec![64]; 7]);
+                assert!(found[0] == reference, "{name}, {kv_type}: {threads} threads, decoded");
+            }
+        }
+    }
+}
+
 #[test]
 fn all_simd_levels_give_the_same_bits() {
     for name in MODELS {
@@ -145,6 +172,23 @@ fn fork_and_truncate_are_exact() {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Sequences of very different length share calls: some rows are cut at splits, others are not.
+    #[test]
+    fn company_does_not_change_a_bit_in_long_contexts(
+        lens in proptest::collection::vec(prop_oneof![1usize..60, 250usize..330, 500usize..530], 1..4),
+        schedule in proptest::collection::vec(proptest::collection::vec(0usize..64, 4), 8..16),
+        threads in 1usize..4,
+    ) {
+        let m = model("qwen2-tiny");
+        let prompts: Vec<Vec<u32>> = lens.iter().enumerate().map(|(i, &n)| tokens(n, m.spec.vocab, i)).collect();
+        let long = EngineOptions { threads, context: 540, ..options() };
+        let mut whole = engine(&m, &EngineOptions { max_rows: 540, max_wanted: 540, sequences: 1, ..long });
+        let expected: Vec<Trace> = prompts.iter().map(|p| alone(&mut whole, p)).collect();
+        let found = together(&mut engine(&m, &long), &prompts, &schedule);
+        prop_assert!(found == expected);
+    }
+
     #[test]
     fn company_does_not_change_a_bit(
         which in 0usize..6,

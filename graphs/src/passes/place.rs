@@ -225,7 +225,7 @@ fn sizes(graph: &Graph, max_rows: MaxRows) -> Result<Vec<Option<Slot>>, GraphErr
         .values()
         .iter()
         .map(|v| match v.ty.value {
-            ValueType::KvCache => Ok(None),
+            ValueType::KvCache | ValueType::KvCacheQ8 => Ok(None),
             ValueType::F32 | ValueType::TokenId => {
                 size(v, max_rows).map(Some).ok_or_else(|| unplaceable(graph, v.id.index(), max_rows))
             }

@@ -86,6 +86,26 @@ pub(crate) struct ModelArgs {
     /// Most tokens of a prompt computed at once
     #[arg(long, value_name = "ROWS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) batch: u32,
+    /// Element type of the KV cache: q8_0 takes 53 % of the memory of f16 and is slightly less exact
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t)]
+    pub(crate) kv_type: KvTypeArg,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum KvTypeArg {
+    #[default]
+    F16,
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl From<KvTypeArg> for bricks::cpu::attention::KvType {
+    fn from(kind: KvTypeArg) -> Self {
+        match kind {
+            KvTypeArg::F16 => Self::F16,
+            KvTypeArg::Q8_0 => Self::Q8_0,
+        }
+    }
 }
 
 /// How tokens are chosen.

@@ -50,6 +50,7 @@ pub(crate) fn engine_options(args: &ModelArgs, model: &Model) -> anyhow::Result<
         threads: args.threads.map_or_else(default_threads, usize::from),
         context,
         max_rows: (args.batch as usize).min(context),
+        kv_type: args.kv_type.into(),
         ..EngineOptions::default()
     })
 }
@@ -57,14 +58,17 @@ pub(crate) fn engine_options(args: &ModelArgs, model: &Model) -> anyhow::Result<
 /// An engine as the command line wants it.
 pub(crate) fn engine(args: &ModelArgs, model: &Model) -> anyhow::Result<Engine> {
     let options = engine_options(args, model)?;
+    let engine = model.engine(&options).context("cannot set up the engine")?;
     tracing::debug!(
         threads = options.threads,
         context = options.context,
         max_rows = options.max_rows,
         simd = options.simd.name(),
+        kv_type = options.kv_type.name(),
+        kv_bytes = engine.kv().bytes(),
         "engine"
     );
-    model.engine(&options).context("cannot set up the engine")
+    Ok(engine)
 }
 
 /// Sampler options from the command line; a missing seed is drawn from the clock, so that sampling differs from run to run.

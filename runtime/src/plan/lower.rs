@@ -4,10 +4,11 @@ use brick_graphs::passes::{Buffer, pack};
 use brick_graphs::{Brick, Graph, ValueId, WeightId};
 use brick_profiler::StepInfo;
 use bricks::cpu::SimdLevel;
+use bricks::cpu::attention::{AttentionGroup, KvLayout, KvType};
 use bricks::cpu::linear::LinearKernel;
-use bricks::{Dim, Op, RopeSpec, Rows};
+use bricks::{Dim, Op, RopeSpec, Rows, ValueType};
 
-use super::{FusedRope, LinearInput, LinearMatrix, Plan, Q8Slot, RopeTable, Slot, Step, StepKind};
+use super::{AttentionLimits, FusedRope, LinearInput, LinearMatrix, Plan, Q8Slot, RopeTable, Slot, Step, StepKind};
 use crate::weights::Weights;
 
 /// What a plan is made for.
@@ -23,6 +24,10 @@ pub struct LowerOptions {
     pub simd: SimdLevel,
     /// Gives every value its own place, so that all survive a call (for checks and traces).
     pub keep_values: bool,
+    /// Positions a sequence may have.
+    pub context: usize,
+    /// Element type of the KV cache.
+    pub kv_type: KvType,
 }
 
 /// A graph cannot be lowered to the CPU.
@@ -69,6 +74,7 @@ pub fn lower(graph: &Graph, weights: &dyn Weights, options: &LowerOptions) -> Re
         q8_of: vec![None; graph.values().len()],
         tables: Vec::new(),
         kv_layers: 0,
+        attention: AttentionLimits { tile_rows: usize::MAX, records: usize::MAX },
     };
     for brick in graph.bricks() {
         l.brick(brick)?;
@@ -102,6 +108,7 @@ struct Lowering<'a> {
     q8_of: Vec<Option<Q8Buffer>>,
     tables: Vec<(RopeSpec, F32Buffer, F32Buffer)>,
     kv_layers: usize,
+    attention: AttentionLimits,
 }
 
 impl Lowering<'_> {
@@ -239,6 +246,13 @@ impl Lowering<'_> {
     }
 
     fn push(&mut self, brick: &Brick, kernel: String, kind: StepKind) {
+        let mut inputs = self.graph.input_types(brick.id);
+        if self.options.kv_type == KvType::Q8_0 {
+            // Its cost is another.
+            for input in inputs.iter_mut().filter(|i| i.value == ValueType::KvCache) {
+                input.value = ValueType::KvCacheQ8;
+            }
+        }
         let info = StepInfo {
             name: brick.name.clone(),
             kind: brick.kind,
@@ -246,7 +260,7 @@ impl Lowering<'_> {
             kernel,
             bricks: vec![brick.id.0],
             op: brick.op.clone(),
-            inputs: self.graph.input_types(brick.id),
+            inputs,
             weights: self.graph.weight_shapes(brick.id),
         };
         self.steps.push((kind, info, brick.id));
@@ -320,11 +334,19 @@ impl Lowering<'_> {
             }
             Op::Attention(spec) => {
                 // A thread rounds the heads it computed; that works only if their edge is a block's edge.
-                let group = spec.n_heads / spec.n_kv_heads * spec.head_dim;
+                let width = spec.n_heads / spec.n_kv_heads * spec.head_dim;
                 let q = self.input(brick, 0)?;
                 let dst = self.output(brick, 0)?;
-                let q8 = if group.is_multiple_of(32) { self.q8_if_wanted(brick, 0)? } else { None };
-                StepKind::Attention { layer, q, spec: spec.clone(), dst, q8 }
+                let q8 = if width.is_multiple_of(32) { self.q8_if_wanted(brick, 0)? } else { None };
+                let group = self.group(brick, spec)?;
+                let LowerOptions { threads, max_rows, context, .. } = *self.options;
+                let capacity = crate::exec::record_capacity(&group, spec.n_kv_heads, threads, max_rows, context);
+                // The layers share one way to cut a batch: what all have room for.
+                self.attention.tile_rows = self.attention.tile_rows.min(group.tile_rows());
+                self.attention.records = self.attention.records.min(capacity);
+                let records =
+                    self.buffer(capacity.saturating_mul(spec.n_kv_heads), group.record_len(1).saturating_mul(4))?;
+                StepKind::Attention { layer, q, spec: spec.clone(), dst, q8, records }
             }
             Op::Add => {
                 StepKind::Add { a: self.input(brick, 0)?, b: self.input(brick, 1)?, dst: self.output(brick, 0)? }
@@ -339,6 +361,13 @@ impl Lowering<'_> {
         };
         self.push(brick, kernel, kind);
         Ok(())
+    }
+
+    /// The kernel of an attention brick.
+    fn group(&self, brick: &Brick, spec: &bricks::AttentionSpec) -> Result<AttentionGroup, LowerError> {
+        let layout = KvLayout::new(self.options.kv_type, spec.head_dim)
+            .map_err(|e| LowerError::Brick { brick: brick.name.clone(), reason: e.to_string() })?;
+        Ok(crate::exec::group_attention(spec, layout))
     }
 
     fn linear(&mut self, brick: &Brick, rows: Rows) -> Result<(), LowerError> {
@@ -436,8 +465,12 @@ impl Lowering<'_> {
         self.buffers[logits.buffer].last = end;
 
         // One scratch area per thread, alive throughout.
-        let max_rows = self.options.max_rows;
-        let scratch = self.steps.iter().map(|(kind, ..)| scratch_floats(kind, max_rows)).max().unwrap_or(0).next_multiple_of(16);
+        let attention = AttentionLimits {
+            tile_rows: self.attention.tile_rows.min(self.options.max_rows),
+            records: if self.attention.tile_rows == usize::MAX { 0 } else { self.attention.records },
+        };
+        let floats = |kind: &StepKind| scratch_floats(kind, self.options, attention.tile_rows);
+        let scratch = self.steps.iter().map(|(kind, ..)| floats(kind)).max().unwrap_or(0).next_multiple_of(16);
         let scratch_buffer = self.f32_buffer(self.options.threads, scratch)?;
         self.buffers[scratch_buffer.buffer] =
             Buffer { first: 0, last: usize::MAX, ..self.buffers[scratch_buffer.buffer] };
@@ -479,16 +512,20 @@ impl Lowering<'_> {
             threads: self.options.threads,
             arena_bytes,
             simd: self.options.simd,
+            attention,
             kv_layers: self.kv_layers,
         })
     }
 }
 
 /// Scratch floats a thread needs for a step.
-fn scratch_floats(kind: &StepKind, max_rows: usize) -> usize {
+fn scratch_floats(kind: &StepKind, options: &LowerOptions, tile_rows: usize) -> usize {
     match kind {
-        StepKind::GatedLinear { .. } => max_rows.saturating_mul(2 * crate::exec::GATED_COLUMNS),
-        StepKind::Attention { spec, .. } => crate::exec::group_attention(spec).scratch_len(),
+        StepKind::GatedLinear { .. } => options.max_rows.saturating_mul(2 * crate::exec::GATED_COLUMNS),
+        StepKind::Attention { spec, .. } => {
+            let layout = KvLayout::new(options.kv_type, spec.head_dim).expect("invariant: checked when the step was made");
+            crate::exec::group_attention(spec, layout).scratch_len(tile_rows)
+        }
         StepKind::KvWrite { k, .. } => k.width,
         _ => 0,
     }
@@ -552,9 +589,10 @@ fn patch(kind: &mut StepKind, offsets: &[usize]) {
                 f(&mut r.q_out);
             }
         }
-        StepKind::Attention { q: query, dst, q8, .. } => {
+        StepKind::Attention { q: query, dst, q8, records, .. } => {
             f(query);
             f(dst);
+            *records = offsets[*records];
             q8.iter_mut().for_each(q);
         }
         StepKind::Add { a, b, dst } => [a, b, dst].into_iter().for_each(f),

@@ -192,6 +192,8 @@ pub enum StepKind {
         dst: Slot,
         /// Also wanted as Q8.
         q8: Option<Q8Slot>,
+        /// Byte offset of the records of splits that wait to be put together ([`AttentionLimits::records`]).
+        records: usize,
     },
     /// `a + b`.
     Add {
@@ -239,6 +241,15 @@ pub struct Step {
     pub brick: BrickId,
 }
 
+/// What the attention steps of a plan have room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionLimits {
+    /// Rows per tile.
+    pub tile_rows: usize,
+    /// Most `rows × splits` of tiles whose splits are shared out to threads; 0 if none are.
+    pub records: usize,
+}
+
 /// A graph lowered to the CPU.
 #[derive(Debug)]
 pub struct Plan {
@@ -262,6 +273,8 @@ pub struct Plan {
     pub arena_bytes: usize,
     /// SIMD level of the kernels.
     pub simd: SimdLevel,
+    /// What the attention steps have room for.
+    pub attention: AttentionLimits,
     /// Layers of KV cache the plan writes.
     pub kv_layers: usize,
 }

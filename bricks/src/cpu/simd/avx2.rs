@@ -133,6 +133,18 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
+    fn load_i8_bytes(self, src: &[u8; 16]) -> F {
+        // SAFETY: 16 bytes are behind the reference; the load needs no alignment.
+        unsafe {
+            let codes = _mm_loadu_si128(src.as_ptr().cast());
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(codes, codes))),
+            ]
+        }
+    }
+
+    #[inline(always)]
     fn store_f16(self, v: F, dst: &mut [f16; LANES]) {
         // SAFETY: 32 bytes are behind the reference; the stores need no alignment.
         unsafe {
@@ -157,6 +169,17 @@ impl Vector for Avx2 {
     fn sum(self, a: F) -> f32 {
         // SAFETY: arithmetic on registers; `self` proves that the processor has the instructions.
         unsafe { sum(_mm256_add_ps(a[0], a[1])) }
+    }
+
+    #[inline(always)]
+    fn max_lane(self, a: F) -> f32 {
+        // SAFETY: arithmetic on registers; `self` proves that the processor has the instructions.
+        unsafe {
+            let a = _mm256_max_ps(a[0], a[1]);
+            let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_max_ss(a, _mm_shuffle_ps::<1>(a, a)))
+        }
     }
 
     #[inline(always)]

@@ -57,6 +57,9 @@ impl Vector for Avx512 {
             _mm512_cvtps_epi32(n),
             _mm512_set1_epi32(127),
         )));
+        // Not less than, or unordered: a NaN stays one.
+        fn mul_exp2_int(p: __m512, n: __m512) -> __m512 =
+            _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(n, _mm512_set1_ps(-125.0)), p, n);
         fn abs(a: __m512) -> __m512 = _mm512_abs_ps(a);
         fn negate_even(a: __m512) -> __m512 = _mm512_xor_ps(
             a,
@@ -65,6 +68,7 @@ impl Vector for Avx512 {
         fn swap_pairs(a: __m512) -> __m512 = _mm512_permute_ps::<0b10_11_00_01>(a);
         fn magnitude(a: __m512) -> __m512i = _mm512_castps_si512(_mm512_abs_ps(a));
         fn max_i(a: __m512i, b: __m512i) -> __m512i = _mm512_max_epi32(a, b);
+        fn max_lane(a: __m512) -> f32 = _mm512_reduce_max_ps(a);
         fn max_lane_i(a: __m512i) -> i32 = _mm512_reduce_max_epi32(a);
         fn sum_i(a: __m512i) -> i32 = _mm512_reduce_add_epi32(a);
         fn to_i(a: __m512) -> __m512i = _mm512_cvtps_epi32(a);
@@ -104,6 +108,12 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    fn load_i8_bytes(self, src: &[u8; 16]) -> __m512 {
+        // SAFETY: 16 bytes are behind the reference; the load needs no alignment.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(src.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
     fn store_f16(self, v: __m512, dst: &mut [f16; LANES]) {
         // SAFETY: 32 bytes are behind the reference; the store needs no alignment.
         unsafe { _mm256_storeu_si256(dst.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
@@ -123,33 +133,6 @@ impl Vector for Avx512 {
     fn sum(self, a: __m512) -> f32 {
         // SAFETY: arithmetic on registers; `self` proves that the processor has the instructions.
         unsafe { super::avx2::sum(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a))) }
-    }
-
-    #[inline(always)]
-    fn sum_each(self, v: &[__m512; LANES]) -> __m512 {
-        // Each step adds the halves of two vectors and puts the results side by side: half the vectors, half the distance.
-        // SAFETY: arithmetic on registers; `self` proves that the processor has the instructions.
-        unsafe {
-            let mut by8 = [_mm512_setzero_ps(); 8];
-            for (i, sum) in by8.iter_mut().enumerate() {
-                let (a, b) = (v[i], v[i + 8]);
-                *sum = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
-            }
-            let mut by4 = [_mm512_setzero_ps(); 4];
-            for (i, sum) in by4.iter_mut().enumerate() {
-                let (a, b) = (by8[i], by8[i + 4]);
-                *sum = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
-            }
-            let mut by2 = [_mm512_setzero_ps(); 2];
-            for (i, sum) in by2.iter_mut().enumerate() {
-                let (a, b) = (by4[i], by4[i + 2]);
-                *sum = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
-            }
-            let (a, b) = (by2[0], by2[1]);
-            let sums = _mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b));
-            // The sums are now those of vectors 0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15.
-            _mm512_permutexvar_ps(_mm512_set_epi32(15, 13, 14, 12, 7, 5, 6, 4, 11, 9, 10, 8, 3, 1, 2, 0), sums)
-        }
     }
 
     #[inline(always)]

@@ -47,6 +47,8 @@ pub(super) trait Vector: Copy {
     fn load_f16_bytes(self, src: &[u8; 32]) -> Self::F;
     /// Sixteen bf16 at any address, widened exactly.
     fn load_bf16_bytes(self, src: &[u8; 32]) -> Self::F;
+    /// Sixteen signed bytes at any address, widened exactly.
+    fn load_i8_bytes(self, src: &[u8; 16]) -> Self::F;
     /// Rounded to f16, nearest even; beyond the range infinite.
     fn store_f16(self, v: Self::F, dst: &mut [f16; LANES]);
     /// Lanes `2i` and `2i + 1` are `src[i]`.
@@ -66,6 +68,11 @@ pub(super) trait Vector: Copy {
     fn round(self, a: Self::F) -> Self::F;
     /// `2^n` for integers `-126 <= n <= 127`; anything for other values.
     fn exp2_int(self, n: Self::F) -> Self::F;
+    /// `p · 2^n` for an integer `n <= 0` and `1/2 <= p <= 2`; 0 for `n < -125`, so that nothing subnormal comes out; NaN if `n` is.
+    #[inline(always)]
+    fn mul_exp2_int(self, p: Self::F, n: Self::F) -> Self::F {
+        self.select_lt(n, self.splat(-125.0), self.splat(0.0), self.mul(p, self.exp2_int(n)))
+    }
     /// `|a|`.
     fn abs(self, a: Self::F) -> Self::F;
     /// Changes the sign of even lanes.
@@ -75,15 +82,8 @@ pub(super) trait Vector: Copy {
     /// Sum of the lanes: `i` with `i + 8`, then with `i + 4`, `i + 2`, `i + 1`.
     fn sum(self, a: Self::F) -> f32;
 
-    /// Lane `i` is [`sum`](Self::sum) of vector `i`, with the same bits.
-    #[inline(always)]
-    fn sum_each(self, vectors: &[Self::F; LANES]) -> Self::F {
-        let mut sums = [0.0; LANES];
-        for (sum, v) in sums.iter_mut().zip(vectors) {
-            *sum = self.sum(*v);
-        }
-        self.load(&sums)
-    }
+    /// The largest lane. No lane is a NaN; of zeros of both signs either.
+    fn max_lane(self, a: Self::F) -> f32;
 
     /// The bits of `|a|`.
     fn magnitude(self, a: Self::F) -> Self::I;

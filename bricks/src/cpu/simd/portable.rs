@@ -59,6 +59,11 @@ impl Vector for Portable {
     }
 
     #[inline(always)]
+    fn load_i8_bytes(self, src: &[u8; 16]) -> F {
+        each(|i| f32::from(src[i] as i8))
+    }
+
+    #[inline(always)]
     fn store_f16(self, v: F, dst: &mut [f16; LANES]) {
         *dst = v.map(f16::from_f32);
     }
@@ -136,6 +141,11 @@ impl Vector for Portable {
             }
         }
         a[0]
+    }
+
+    #[inline(always)]
+    fn max_lane(self, a: F) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, |top, x| if x > top { x } else { top })
     }
 
     #[inline(always)]

@@ -1,6 +1,7 @@
 //! Good models, bad requests.
 
 use crate::shell::Shell;
+use crate::tiny;
 
 #[test]
 fn an_empty_prompt() {
@@ -18,6 +19,15 @@ fn a_prompt_longer_than_the_context() {
     shell.brick("run qwen2-tiny.gguf --raw --ctx 16").arg(&long).fails(1, &["the context holds 16", "--ctx"]);
     shell.brick("run qwen2-tiny.gguf --ctx 16").stdin(long).fails(1, &["the context holds 16", "--ctx"]);
     shell.brick("profile qwen2-tiny.gguf --pp 64 --tg 1 --ctx 16").fails(1, &["66 positions are needed", "gives 16"]);
+}
+
+#[test]
+fn heads_that_a_q8_cache_cannot_hold() {
+    let shell = Shell::new();
+    shell.write("tiny.gguf", &tiny::model());
+    let run = shell.brick("run tiny.gguf --raw -n 1 --kv-type q8_0").arg("ab");
+    run.fails(1, &["blk.0", "KV cache in q8_0", "multiple of 32", "found 16"]);
+    shell.brick("run tiny.gguf --kv-type q4_0 ab").fails(2, &["q4_0", "f16, q8_0"]);
 }
 
 #[test]

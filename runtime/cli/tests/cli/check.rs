@@ -28,6 +28,19 @@ fn good_kernels_agree() {
     }
 }
 
+/// Attention is judged on what the cache holds, and the cache on what was to be stored.
+#[test]
+fn a_cache_of_codes_agrees_within_its_step() {
+    let shell = Shell::with_models();
+    let report = shell.brick("check qwen2-tiny.gguf --kv-type q8_0 --json").json();
+    assert_eq!(report["ok"], true);
+    let stored: Vec<&Value> =
+        report["report"]["bricks"].as_array().unwrap().iter().filter(|b| b["tolerance"] == 2e-2).collect();
+    assert_eq!(stored.len(), 2, "one per layer: {report}");
+    // More than f16 would be off: they are codes.
+    assert!(stored.iter().all(|b| b["relative_error"].as_f64().unwrap() > 1e-3), "{stored:?}");
+}
+
 #[test]
 fn every_instruction_set_agrees() {
     let shell = Shell::with_models();
