@@ -172,8 +172,11 @@ impl Chunks {
             let logits = engine.forward_quiet(&batch)?;
             for (row, i) in (position..next).enumerate().take(logits.len()) {
                 let id = tokens[i + 1];
-                let nll = negative_log_likelihood(logits.row(row), id)
-                    .ok_or(PerplexityError::Logits { chunk, token: i, id })?;
+                let nll = negative_log_likelihood(logits.row(row), id).ok_or(PerplexityError::Logits {
+                    chunk,
+                    token: i,
+                    id,
+                })?;
                 score.add(nll);
             }
             position = next;

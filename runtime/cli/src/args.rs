@@ -225,15 +225,16 @@ pub(crate) struct ProfileArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing is recorded and nothing is sampled: the clock is around forward calls of synthetic tokens, as in llama.cpp's llama-bench.
-Lists are combined: every --pp and --tg at every --depth, with every number of --sequences, on every number of --threads.
-Every test warms up once and is then repeated; the interval is that of the median (of fewer than 6 repetitions, their range).
+Nothing is recorded and nothing is sampled: the clock is around forward calls of synthetic tokens, as in llama.cpp's \
+llama-bench. Lists are combined: every --pp and --tg at every --depth, with every number of --sequences, on every number of \
+--threads. Every test warms up once and is then repeated; the interval is that of the median (of fewer than 6 repetitions, \
+their range).
 
-One test follows the other, so on a machine that others use compare lines of one run with care, and two programs only in turn:
-benches/peers does that.
+One test follows the other, so on a machine that others use compare lines of one run with care, and two programs only in \
+turn: benches/peers does that.
 
 Examples:
-  brick bench smollm2                                  prompt of 512 tokens; 128 tokens from an empty context
+  brick bench smollm2                                      a prompt of 512 tokens; 128 tokens from an empty context
   brick bench smollm2 --pp 0 --tg 128 --depth 128,4096     what a long context costs
   brick bench smollm2 --pp 0 --tg 64 --sequences 1,8       what company brings
   brick bench smollm2 --threads 1,2 --markdown")]
@@ -273,13 +274,15 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The perplexity is exp of the mean negative log-likelihood of the tokens of a text: a model that had to guess among N equally
-likely tokens every time has N. Lower is better; only figures of the same text, the same --ctx and the same vocabulary compare.
+The perplexity is exp of the mean negative log-likelihood of the tokens of a text: a model that had to guess among N \
+equally likely tokens every time has N. Lower is better; only figures of the same text, the same --ctx and the same \
+vocabulary compare.
 
-The method is that of llama.cpp's llama-perplexity, so that figures can be compared: the text is cut into chunks of --ctx tokens
-(a rest at the end is dropped), each chunk starts from an empty context, and only the tokens of its second half count, so that
-every prediction sees at least half a chunk. Models that want BOS get it in place of the first token of each chunk. Special
-tokens spelled in the text are ordinary text. The standard error is that of the mean and takes tokens for independent.
+The method is that of llama.cpp's llama-perplexity, so that figures can be compared: the text is cut into chunks of --ctx \
+tokens (a rest at the end is dropped), each chunk starts from an empty context, and only the tokens of its second half \
+count, so that every prediction sees at least half a chunk. Models that want BOS get it in place of the first token of each \
+chunk. Special tokens spelled in the text are ordinary text. The standard error is that of the mean and takes tokens for \
+independent.
 
 Examples:
   brick perplexity smollm2 --file benches/peers/text.txt

@@ -60,7 +60,7 @@ pub(super) fn perplexity(args: &PerplexityArgs) -> anyhow::Result<ExitCode> {
         &scores,
     )
     .context("no token was predicted")?;
-    if args.json { output::print_json(&report)? } else { output::print(&report.to_text())? }
+    if args.json { output::print_json(&report) } else { output::print(&report.to_text()) }?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -15,7 +15,8 @@ fn tests(report: &Value) -> Vec<(&str, u64)> {
 #[test]
 fn lists_are_combined() {
     let shell = Shell::with_models();
-    let words = "bench qwen2-tiny.gguf --pp 8,20 --tg 3 --depth 0,40 --sequences 1,3 --threads 2,1 --repeat 2 --batch 16";
+    let words =
+        "bench qwen2-tiny.gguf --pp 8,20 --tg 3 --depth 0,40 --sequences 1,3 --threads 2,1 --repeat 2 --batch 16";
     let report = shell.brick(&format!("{words} --json")).json();
     let one_engine = [
         "pp8",
