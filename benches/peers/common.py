@@ -12,6 +12,7 @@ import re
 import resource
 import statistics
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -49,6 +50,26 @@ def run(command, **options):
     if done.returncode != 0:
         raise SystemExit(f"{command[0]} failed with {done.returncode}:\n{done.stderr[-2000:]}")
     return done.stdout
+
+
+def run_and_watch(command):
+    """Standard output of a child, and the most memory it had at any time, in bytes."""
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True)
+        with child.stdout as stdout:
+            out = stdout.read()
+        # Not Popen.wait: the usage of this very child is wanted. The kernel counts in KiB, and from before the child's exec,
+        # so a figure below this script's own few MiB would say nothing.
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode != 0:
+            errors.seek(0)
+            raise SystemExit(f"{command[0]} failed with {child.returncode}:\n{errors.read()[-2000:]}")
+    return out, usage.ru_maxrss * 1024
+
+
+def text_sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def model_file(brick, model):
@@ -95,6 +116,13 @@ class Watch:
             return result
         except FileNotFoundError:
             return measure()  # no /proc: nothing is known, and nothing is claimed
+
+    def short(self):
+        """The median share, marked where it takes the word from the figures."""
+        if not self.shares:
+            return "unknown"
+        middle = statistics.median(self.shares)
+        return f"{middle:.0%}" if middle <= self.limit else f"{middle:.0%} INCONCLUSIVE"
 
     def summary(self):
         if not self.shares:
@@ -173,7 +201,8 @@ def setup(data, overhead):
     lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in data["machine"].items()]
     for e in data["experiments"]:
         lines += ["", f"## {e['title']}", "", f"    {e['command']}", ""]
-        lines += [f"- finished: {e['finished']}", f"- model: {e['model']['file']}, {e['model']['bytes']} bytes, SHA-256 `{e['model']['sha256']}`"]
+        lines.append(f"- finished: {e['finished']}")
+        lines += [f"- model: {m['file']}, {m['bytes']} bytes, SHA-256 `{m['sha256']}`" for m in e.get("models") or [e["model"]]]
         for name, build in e["programs"].items():
             lines.append(f"- {name}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in build.items()))
         lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in e["settings"].items()]

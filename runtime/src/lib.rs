@@ -7,6 +7,7 @@ pub mod engine;
 mod exec;
 pub mod kv;
 pub mod model;
+pub mod perplexity;
 pub mod plan;
 pub mod sampler;
 pub mod session;

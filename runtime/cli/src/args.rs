@@ -49,6 +49,10 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Where the time of a token goes, brick by brick, against a budget
     Profile(ProfileArgs),
+    /// Tokens per second of forward calls: prompt and generation, by depth, sequences, threads
+    Bench(BenchArgs),
+    /// How well a model predicts a text
+    Perplexity(PerplexityArgs),
     /// The graph a model is: bricks, wires, weights, static cost
     Graph(GraphArgs),
     /// Compare every brick with its scalar reference; name the first that diverges
@@ -240,6 +244,93 @@ pub(crate) struct ProfileArgs {
     /// Also write the JSON document to a file
     #[arg(long, short = 'o', value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nothing is recorded and nothing is sampled: the clock is around forward calls of synthetic tokens, as in llama.cpp's \
+llama-bench. Lists are combined: every --pp and --tg at every --depth, with every number of --sequences, on every number of \
+--threads. Every test warms up once and is then repeated; the interval is that of the median (of fewer than 6 repetitions, \
+their range).
+
+One test follows the other, so on a machine that others use compare lines of one run with care, and two programs only in \
+turn: benches/peers does that.
+
+Examples:
+  brick bench smollm2                                      a prompt of 512 tokens; 128 tokens from an empty context
+  brick bench smollm2 --pp 0 --tg 128 --depth 128,4096     what a long context costs
+  brick bench smollm2 --pp 0 --tg 64 --sequences 1,8       what company brings
+  brick bench smollm2 --threads 1,2 --markdown")]
+pub(crate) struct BenchArgs {
+    /// A known name (smollm2, qwen2.5-coder:1.5b), hf://owner/repo/file.gguf, or a path
+    pub(crate) model: String,
+    /// Tokens of a prompt; 0 measures no prompt
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "512")]
+    pub(crate) pp: Vec<u32>,
+    /// Tokens to generate, one a call; 0 measures no generation
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "128")]
+    pub(crate) tg: Vec<u32>,
+    /// Tokens in the context before the clock starts
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "0")]
+    pub(crate) depth: Vec<u32>,
+    /// Sequences computed together; the speed is that of all of them
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1",
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) sequences: Vec<u16>,
+    /// Threads [default: the processors this process may use]
+    #[arg(long, short = 't', value_name = "N,…", value_delimiter = ',',
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Vec<u16>,
+    /// Repetitions of each test after its warm-up
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) repeat: u32,
+    /// Most tokens of a prompt computed at once
+    #[arg(long, value_name = "ROWS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) batch: u32,
+    /// Every sample, with model and machine, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The table as Markdown
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) markdown: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The perplexity is exp of the mean negative log-likelihood of the tokens of a text: a model that had to guess among N \
+equally likely tokens every time has N. Lower is better; only figures of the same text, the same --ctx and the same \
+vocabulary compare.
+
+The method is that of llama.cpp's llama-perplexity, so that figures can be compared: the text is cut into chunks of --ctx \
+tokens (a rest at the end is dropped), each chunk starts from an empty context, and only the tokens of its second half \
+count, so that every prediction sees at least half a chunk. Models that want BOS get it in place of the first token of each \
+chunk. Special tokens spelled in the text are ordinary text. The standard error is that of the mean and takes tokens for \
+independent.
+
+Examples:
+  brick perplexity smollm2 --file benches/peers/text.txt
+  brick perplexity smollm2 --file book.txt --ctx 2048 --chunks 10 --json")]
+pub(crate) struct PerplexityArgs {
+    /// A known name (smollm2, qwen2.5-coder:1.5b), hf://owner/repo/file.gguf, or a path
+    pub(crate) model: String,
+    /// The text, UTF-8, taken exactly as it is; - reads standard input
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Tokens of a chunk
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..))]
+    pub(crate) ctx: u32,
+    /// Look at the first N chunks only [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) chunks: Option<u32>,
+    /// Threads [default: the processors this process may use]
+    #[arg(long, short = 't', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Most tokens computed at once
+    #[arg(long, value_name = "ROWS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) batch: u32,
+    /// The result, with the likelihood of every chunk, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]

@@ -37,15 +37,8 @@ pub(crate) fn model(name: &str) -> anyhow::Result<Model> {
 /// Engine options from the command line.
 pub(crate) fn engine_options(args: &ModelArgs, model: &Model) -> anyhow::Result<EngineOptions> {
     let context = args.ctx.map_or_else(|| model.spec.context_length.min(DEFAULT_CONTEXT), |c| c as usize);
-    if context > model.spec.context_length {
-        crate::output::note(&format!(
-            "note: --ctx {context} is longer than the {} tokens the model was trained for",
-            model.spec.context_length
-        ));
-    }
-    if let Err(e) = SimdLevel::requested() {
-        anyhow::bail!("{}: {e}", SimdLevel::ENV);
-    }
+    note_context("--ctx", context, model);
+    check_level()?;
     Ok(EngineOptions {
         threads: args.threads.map_or_else(default_threads, usize::from),
         pin: !args.no_pin,
@@ -54,6 +47,24 @@ pub(crate) fn engine_options(args: &ModelArgs, model: &Model) -> anyhow::Result<
         kv_type: args.kv_type.into(),
         ..EngineOptions::default()
     })
+}
+
+/// Remarks on positions that the model was not trained for.
+pub(crate) fn note_context(what: &str, context: usize, model: &Model) {
+    if context > model.spec.context_length {
+        crate::output::note(&format!(
+            "note: {what} {context} is longer than the {} tokens the model was trained for",
+            model.spec.context_length
+        ));
+    }
+}
+
+/// Refuses a SIMD level in the environment that does not exist.
+pub(crate) fn check_level() -> anyhow::Result<()> {
+    if let Err(e) = SimdLevel::requested() {
+        anyhow::bail!("{}: {e}", SimdLevel::ENV);
+    }
+    Ok(())
 }
 
 /// An engine as the command line wants it.

@@ -26,6 +26,17 @@ pub(crate) fn interrupted() -> Arc<AtomicBool> {
     }))
 }
 
+/// A bar over `n` steps on standard error, with a message before it; nothing where no person looks.
+pub(crate) fn steps(n: u64) -> ProgressBar {
+    let target =
+        if crate::output::stderr_is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(n), target);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len}  {eta}  {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
 /// Shows a pull on standard error: a bar on a terminal, lines elsewhere, nothing when quiet.
 pub(crate) struct PullProgress {
     bar: ProgressBar,

@@ -1,5 +1,6 @@
 //! One module per command.
 
+mod bench;
 mod chat;
 mod check;
 mod completions;
@@ -8,6 +9,7 @@ mod graph;
 mod inspect;
 mod machine;
 mod models;
+mod perplexity;
 mod profile;
 mod run;
 mod tokenize;
@@ -25,6 +27,8 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(a) => run::run(&a),
         Command::Chat(a) => chat::chat(&a.model, a.system.as_deref(), &a.sampling),
         Command::Profile(a) => profile::profile(&a),
+        Command::Bench(a) => bench::bench(&a),
+        Command::Perplexity(a) => perplexity::perplexity(&a),
         Command::Graph(a) => graph::graph(&a),
         Command::Check(a) => check::check(&a),
         Command::Tokenize(a) => tokenize::tokenize(&a),

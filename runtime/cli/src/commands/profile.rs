@@ -124,7 +124,8 @@ fn budget_table(name: &str, roofline: Roofline) -> anyhow::Result<BudgetTable> {
     Ok(BudgetTable::File(BudgetFile::read(path)?))
 }
 
-fn model_info(model: &Model, name: &str) -> ModelInfo {
+/// What a report says about its model; `name` where the file has none.
+pub(super) fn model_info(model: &Model, name: &str) -> ModelInfo {
     let mut types: Vec<(&'static str, u64)> = Vec::new();
     for w in model.fused.weights() {
         let dtype = w.shape.dtype.name();

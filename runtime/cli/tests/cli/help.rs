@@ -2,10 +2,12 @@
 
 use crate::shell::Shell;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 15] = [
     "run",
     "chat",
     "profile",
+    "bench",
+    "perplexity",
     "graph",
     "check",
     "tokenize",

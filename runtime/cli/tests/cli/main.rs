@@ -8,6 +8,7 @@
 
 mod bad_files;
 mod bad_usage;
+mod bench;
 mod check;
 mod generate;
 mod help;

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use brick_models::registry::Registry;
 
 use crate::profile::assert_valid;
-use crate::shell::{Brick, Shell};
+use crate::shell::{Brick, Shell, repository};
 
 /// The file of the model.
 fn model() -> &'static PathBuf {
@@ -102,6 +102,32 @@ fn the_profile_accounts_for_its_time() {
     let weights = profile["phases"][1]["derived"]["work"]["weight_bytes_per_token"].as_f64().unwrap();
     let file = std::fs::metadata(model()).unwrap().len() as f64;
     assert!(weights > 0.9 * file && weights < file, "a token reads every weight once: {weights} of {file}");
+}
+
+/// Recorded with `benches/peers/llama_worker.py MODEL --threads 2 --no-repack --perplexity benches/peers/text.txt`.
+const LLAMA_CPP_PERPLEXITY: f64 = 19.968;
+
+#[test]
+fn it_predicts_a_text_as_well_as_the_independent_engine_says() {
+    let shell = Shell::new();
+    let text = repository().join("benches/peers/text.txt");
+    let report = brick(&shell, "perplexity", "--json --file").arg(text).json();
+    assert_eq!((&report["text_tokens"], &report["predicted_tokens"]), (&3675.into(), &(7 * 255).into()));
+    let found = report["perplexity"].as_f64().unwrap();
+    // Both engines round activations to 8 bits, each in its own way. Two ways of llama.cpp itself (with its repacked
+    // weights it is 19.984) differ by 0.08 %.
+    let off = (found - LLAMA_CPP_PERPLEXITY).abs() / LLAMA_CPP_PERPLEXITY;
+    assert!(off < 0.005, "{found}, expected {LLAMA_CPP_PERPLEXITY}");
+    let error = report["perplexity_standard_error"].as_f64().unwrap();
+    assert!((error - 1.264).abs() < 0.02, "{report}");
+}
+
+#[test]
+fn it_is_measured() {
+    let report = brick(&Shell::new(), "bench", "--pp 16 --tg 4 --repeat 1 --json").json();
+    let file = std::fs::metadata(model()).unwrap().len();
+    assert_eq!(report["model"]["file_bytes"], file, "{report}");
+    assert_eq!(report["rows"].as_array().unwrap().len(), 2, "{report}");
 }
 
 #[test]
