@@ -10,6 +10,7 @@ pub mod model;
 pub mod plan;
 pub mod sampler;
 pub mod session;
+pub mod speculate;
 pub mod stop;
 pub mod weights;
 
@@ -19,4 +20,5 @@ pub use kv::{KvCache, KvError, SequenceId};
 pub use model::{LoadError, Model};
 pub use sampler::{Sampler, SamplerError, SamplerOptions};
 pub use session::{FinishReason, GenerateError, GenerateOptions, Generation, Session};
+pub use speculate::{Speculation, SpeculationStats};
 pub use weights::Weights;
