@@ -122,7 +122,7 @@ pub(crate) struct SamplingArgs {
     pub(crate) stop: Vec<String>,
     /// Propose tokens from what the text said before and check several at once: auto (where it pays), off, or N tokens. Changes
     /// the speed, never the answer
-    #[arg(long, value_name = "auto|off|N", default_value = "auto", value_parser = speculation, help_heading = "Speculation")]
+    #[arg(long, value_name = "auto|off|N", default_value = "off", value_parser = speculation, help_heading = "Speculation")]
     pub(crate) speculate: Speculation,
 }
 
