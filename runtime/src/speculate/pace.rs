@@ -3,7 +3,8 @@
 //!
 //! Costs are medians of the last calls by number of rows. A number of rows that was never tried is estimated from its
 //! neighbours, and before there are any from the rows of the prompt, which overestimates: rows share the reading of the
-//! weights. Trying is paid from a budget of one percent of the time that was spent, so it cannot cost more than that.
+//! weights. Trying against the estimate is paid from one percent of the time that was spent: a call that loses more than is
+//! left delays the next try. That bounds tries only; a draft chosen on wrong costs or odds is not paid from it.
 
 /// Last calls that a cost is the median of.
 const SAMPLES: usize = 5;
@@ -49,7 +50,7 @@ pub(crate) struct Pace {
     prompt_row: Option<f64>,
     /// Time that may still be lost by trying, ns.
     allowance: f64,
-    /// What the call that runs is expected to lose against one row, if it is a trial.
+    /// Whether the call that runs is a trial.
     trial: bool,
 }
 
