@@ -11,6 +11,7 @@ pub mod perplexity;
 pub mod plan;
 pub mod sampler;
 pub mod session;
+pub mod speculate;
 pub mod stop;
 pub mod weights;
 
@@ -20,4 +21,5 @@ pub use kv::{KvCache, KvError, SequenceId};
 pub use model::{LoadError, Model};
 pub use sampler::{Sampler, SamplerError, SamplerOptions};
 pub use session::{FinishReason, GenerateError, GenerateOptions, Generation, Session};
+pub use speculate::{Speculation, SpeculationStats};
 pub use weights::{PackedWeights, Weights};

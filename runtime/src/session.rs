@@ -12,6 +12,7 @@ use crate::batch::{Batch, Row};
 use crate::engine::{Engine, EngineError};
 use crate::kv::SequenceId;
 use crate::sampler::{Sampler, SamplerError, SamplerOptions, TokenLogprob, top_logprobs};
+use crate::speculate::{Speculation, SpeculationStats, Speculator};
 use crate::stop::{StopFilter, StopOutcome};
 
 /// When to stop, how to choose, what to report.
@@ -29,6 +30,8 @@ pub struct GenerateOptions {
     pub logprobs: Option<usize>,
     /// Report them for the positions of the prompt as well.
     pub echo: bool,
+    /// Whether the text so far proposes how it goes on. Changes the speed, never the answer.
+    pub speculation: Speculation,
 }
 
 /// Why generation ended.
@@ -109,6 +112,8 @@ pub struct Generation {
     pub timings: Timings,
     /// Log-probabilities, if asked for.
     pub logprobs: Vec<PositionLogprobs>,
+    /// What speculation did.
+    pub speculation: SpeculationStats,
 }
 
 /// Generation failed.
@@ -150,6 +155,8 @@ pub struct Session<'m> {
     tokens: Vec<u32>,
     batch: Batch,
     trained_context: usize,
+    /// Of the last generation, if it speculated: costs, and an index of the text.
+    speculator: Option<Speculator>,
 }
 
 impl<'m> Session<'m> {
@@ -161,7 +168,7 @@ impl<'m> Session<'m> {
         let sequence = engine.new_sequence()?;
         let batch = Batch::with_capacity(engine.plan().max_rows);
         let tokens = Vec::with_capacity(engine.kv().context());
-        Ok(Self { engine, tokenizer, sequence, tokens, batch, trained_context })
+        Ok(Self { engine, tokenizer, sequence, tokens, batch, trained_context, speculator: None })
     }
 
     /// The engine.
@@ -211,7 +218,7 @@ impl<'m> Session<'m> {
         if prompt.len() > context {
             return Err(GenerateError::PromptTooLong { tokens: prompt.len(), context, trained: self.trained_context });
         }
-        let mut sampler = Sampler::new(options.sampler.clone(), self.engine.vocab())?;
+        let sampler = Sampler::new(options.sampler.clone(), self.engine.vocab())?;
         let mut out = Output::new(self.tokenizer, options, on_text);
 
         // At least the last token is computed again: its logits are needed.
@@ -224,26 +231,67 @@ impl<'m> Session<'m> {
             return Ok(out.finish(reason, timings));
         }
         let prompt_done = start.elapsed();
-        let mut timings = Timings {
+        let timings = Timings {
             prompt_tokens: prompt.len() - cached,
             cached_tokens: cached,
             prompt_ns: ns(prompt_done),
             ..Timings::default()
         };
-        let mut history = prompt.to_vec();
+        let mut speculator = self.take_speculator(options.speculation);
+        if let Some(s) = &mut speculator {
+            s.start(prompt, timings.prompt_tokens, timings.prompt_ns);
+        }
+        let mut run = Decoding {
+            start,
+            history: prompt.to_vec(),
+            sampler,
+            speculator,
+            stats: SpeculationStats::default(),
+            timings,
+        };
+        let reason = self.decode(&mut run, options, recorder, cancel, &mut out);
+        self.speculator = run.speculator;
+        // What was computed for drafted tokens after the last one of the answer.
+        self.engine.kv_mut().truncate(self.sequence, self.tokens.len()).map_err(EngineError::from)?;
+        out.speculation = run.stats;
+        Ok(out.finish(reason?, run.timings))
+    }
+
+    /// The speculator of the last generation, or a new one.
+    fn take_speculator(&mut self, mode: Speculation) -> Option<Speculator> {
+        let plan = self.engine.plan();
+        let max_draft = mode.max_draft().min(plan.max_wanted.min(plan.max_rows) - 1);
+        let old = self.speculator.take().filter(|s| s.mode() == mode);
+        // The last token of an answer is not in the KV cache: one more than that holds.
+        (max_draft > 0).then(|| old.unwrap_or_else(|| Speculator::new(mode, self.engine.kv().context() + 1, max_draft)))
+    }
+
+    /// Generates from the logits of the last forward call on.
+    fn decode<R: Recorder>(
+        &mut self,
+        run: &mut Decoding,
+        options: &GenerateOptions,
+        recorder: &mut R,
+        cancel: &AtomicBool,
+        out: &mut Output<'_>,
+    ) -> Result<FinishReason, GenerateError> {
+        let context = self.engine.kv().context();
         let limit = options.max_tokens.unwrap_or(usize::MAX);
         let mut first: Option<Instant> = None;
-        let reason = loop {
+        // The row of the last call's logits that comes next, and how many drafted tokens that call had: row i is after the
+        // i-th of them.
+        let (mut row, mut drafted) = (self.engine.logits().len() - 1, 0);
+        let mut forward_ns = 0;
+        loop {
             if out.ids.len() >= limit {
-                break FinishReason::MaxTokens;
+                return Ok(FinishReason::MaxTokens);
             }
             let clock = R::ENABLED.then(Instant::now);
-            let logits = self.engine.logits();
-            let row = logits.last().expect("invariant: logits of the last row were wanted");
-            let token = sampler.sample(row, &history)?;
+            let logits = self.engine.logits().row(row);
+            let token = run.sampler.sample(logits, &run.history)?;
             if let Some(n) = options.logprobs {
-                let (top, logprob) = top_logprobs(row, n, Some(token));
-                out.logprobs.push(PositionLogprobs { position: history.len(), id: token, logprob, top });
+                let (top, logprob) = top_logprobs(logits, n, Some(token));
+                out.logprobs.push(PositionLogprobs { position: run.history.len(), id: token, logprob, top });
             }
             if let Some(clock) = clock {
                 recorder.record_external(BrickKind::Sample, ns(clock.elapsed()));
@@ -251,33 +299,62 @@ impl<'m> Session<'m> {
             match first {
                 None => {
                     first = Some(Instant::now());
-                    timings.first_token_ns = ns(start.elapsed());
+                    run.timings.first_token_ns = ns(run.start.elapsed());
                 }
                 Some(t) => {
-                    timings.decode_tokens += 1;
-                    timings.decode_ns = ns(t.elapsed());
+                    run.timings.decode_tokens += 1;
+                    run.timings.decode_ns = ns(t.elapsed());
+                    run.stats.tokens += 1;
                 }
             }
-            history.push(token);
+            run.history.push(token);
+            let mut right = false;
+            if let Some(s) = &mut run.speculator {
+                s.observe(token);
+                right = row < drafted && s.drafted()[row] == token;
+                run.stats.accepted += usize::from(right);
+            }
             if let Some(reason) = out.token(token)? {
-                break reason;
+                return Ok(reason);
             }
             if out.ids.len() >= limit {
-                break FinishReason::MaxTokens;
+                return Ok(FinishReason::MaxTokens);
             }
             if cancel.load(Ordering::Relaxed) {
-                break FinishReason::Cancelled;
+                return Ok(FinishReason::Cancelled);
+            }
+            if right {
+                // Its row is in the KV cache, and the logits after it are there.
+                self.tokens.push(token);
+                row += 1;
+                continue;
             }
             let position = self.tokens.len();
+            self.engine.kv_mut().truncate(self.sequence, position).map_err(EngineError::from)?;
             if position >= context {
-                break FinishReason::ContextFull { context };
+                return Ok(FinishReason::ContextFull { context });
             }
             self.batch.clear();
             self.batch.push(Row { token, position, sequence: self.sequence, wanted: true });
+            if let Some(s) = &mut run.speculator {
+                if forward_ns > 0 {
+                    s.forwarded(forward_ns, row + 1);
+                }
+                // No further than the context, and not for tokens that nobody wants.
+                let draft = s.draft((context - position - 1).min(limit - out.ids.len() - 1));
+                drafted = draft.len();
+                for (i, &token) in draft.iter().enumerate() {
+                    self.batch.push(Row { token, position: position + 1 + i, sequence: self.sequence, wanted: true });
+                }
+            }
+            let clock = run.speculator.is_some().then(Instant::now);
             self.engine.forward_observed(&self.batch, recorder, &mut crate::engine::NoObserver)?;
+            forward_ns = clock.map_or(0, |c| ns(c.elapsed()).max(1));
+            run.stats.drafted += drafted;
+            run.stats.forwards += 1;
             self.tokens.push(token);
-        };
-        Ok(out.finish(reason, timings))
+            row = 0;
+        }
     }
 
     /// Computes the prompt from `cached` on, in chunks. `Some` when cancelled.
@@ -325,6 +402,17 @@ impl<'m> Session<'m> {
     }
 }
 
+/// One generation after its prompt.
+struct Decoding {
+    start: Instant,
+    /// Prompt and answer.
+    history: Vec<u32>,
+    sampler: Sampler,
+    speculator: Option<Speculator>,
+    stats: SpeculationStats,
+    timings: Timings,
+}
+
 /// Collects tokens, text and log-probabilities.
 struct Output<'a> {
     tokenizer: &'a Tokenizer,
@@ -335,6 +423,7 @@ struct Output<'a> {
     ids: Vec<u32>,
     text: String,
     logprobs: Vec<PositionLogprobs>,
+    speculation: SpeculationStats,
 }
 
 impl<'a> Output<'a> {
@@ -348,6 +437,7 @@ impl<'a> Output<'a> {
             ids: Vec::new(),
             text: String::new(),
             logprobs: Vec::new(),
+            speculation: SpeculationStats::default(),
         }
     }
 
@@ -389,7 +479,8 @@ impl<'a> Output<'a> {
             let held = self.filter.finish();
             self.emit(&held);
         }
-        Generation { ids: self.ids, text: self.text, finish, timings, logprobs: self.logprobs }
+        let Self { ids, text, logprobs, speculation, .. } = self;
+        Generation { ids, text, finish, timings, logprobs, speculation }
     }
 }
 

@@ -1,4 +1,5 @@
-//! A decode step (forward call and choice of the token) allocates nothing, on any thread; recording does not either.
+//! A decode step (forward call and choice of the token) allocates nothing, on any thread; recording and
+//! speculating do not either.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,7 +9,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use brick_profiler::{BrickProfiler, NoRecord, Recorder};
-use brick_runtime::{Batch, EngineOptions, Row, Sampler, SamplerOptions};
+use brick_runtime::speculate::Speculator;
+use brick_runtime::{Batch, EngineOptions, Row, Sampler, SamplerOptions, Speculation};
 use common::{MODELS, engine, model, options, tokens};
 
 /// Counts what is allocated anywhere in the process while counting is on.
@@ -81,6 +83,52 @@ fn decode_steps<R: Recorder>(name: &str, threads: usize, recorder: impl FnOnce(&
     })
 }
 
+/// Decodes as a session does that speculates, until 80 tokens are generated; gives allocations, and drafted and accepted
+/// tokens.
+fn speculating_steps(name: &str, mode: Speculation) -> (usize, usize, usize) {
+    let m = model(name);
+    let mut e = engine(&m, &options());
+    let sequence = e.new_sequence().unwrap();
+    let ids: Vec<u32> = tokens(6, m.spec.vocab, 1).repeat(8);
+    let mut batch = Batch::with_capacity(64);
+    batch.push_tokens(sequence, 0, &ids);
+    let mut history = ids.clone();
+    history.reserve(100);
+    let mut sampler =
+        Sampler::new(SamplerOptions { repeat_penalty: 1.05, ..SamplerOptions::default() }, m.spec.vocab).unwrap();
+    let mut speculator = Speculator::new(mode, 160, 15);
+    speculator.start(&ids, ids.len(), 1_000_000);
+    e.forward_quiet(&batch).unwrap();
+    let (mut drafted, mut accepted) = (0, 0);
+    let allocations = counted(|| {
+        let (mut row, mut rows) = (0, 0);
+        while history.len() < ids.len() + 80 {
+            let token = sampler.sample(e.logits().row(row), &history).unwrap();
+            history.push(token);
+            speculator.observe(token);
+            if row < rows && speculator.drafted()[row] == token {
+                row += 1;
+                accepted += 1;
+                continue;
+            }
+            let position = history.len() - 1;
+            e.kv_mut().truncate(sequence, position).unwrap();
+            batch.clear();
+            batch.push(Row { token, position, sequence, wanted: true });
+            for (i, &token) in speculator.draft(15).iter().enumerate() {
+                batch.push(Row { token, position: position + 1 + i, sequence, wanted: true });
+            }
+            rows = batch.len() - 1;
+            drafted += rows;
+            row = 0;
+            e.forward_quiet(&batch).unwrap();
+            // As if drafted rows cost next to nothing.
+            speculator.forwarded(1_000_000, 1);
+        }
+    });
+    (allocations, drafted, accepted)
+}
+
 #[test]
 fn decoding_allocates_nothing() {
     // One test only: the counter is global.
@@ -92,4 +140,14 @@ fn decoding_allocates_nothing() {
     }
     let recorded = decode_steps("qwen2-tiny", 2, |e| BrickProfiler::new(&e.plan().info, 64));
     assert_eq!(recorded, 0, "while recording");
+    for mode in [Speculation::Fixed(7), Speculation::Auto] {
+        let (mut drafted, mut accepted) = (0, 0);
+        for name in MODELS {
+            let (allocations, d, a) = speculating_steps(name, mode);
+            assert_eq!(allocations, 0, "{name}, {mode:?}");
+            drafted += d;
+            accepted += a;
+        }
+        assert!(accepted > 0 && accepted < drafted, "{mode:?}: {accepted} of {drafted}, both right and wrong drafts");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use brick_runtime::Speculation;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::exit;
@@ -146,6 +147,24 @@ pub(crate) struct SamplingArgs {
     /// End the answer where this text appears (repeatable)
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
+    /// Propose tokens from what the text said before and check several at once: auto (where it pays), off, or N tokens. Changes
+    /// the speed, never the answer
+    #[arg(long, value_name = "auto|off|N", default_value = "off", value_parser = speculation, help_heading = "Speculation")]
+    pub(crate) speculate: Speculation,
+}
+
+/// Most tokens of a draft: each is a row of logits in memory.
+const MAX_DRAFT: usize = 64;
+
+fn speculation(value: &str) -> Result<Speculation, String> {
+    match value {
+        "auto" => Ok(Speculation::Auto),
+        "off" => Ok(Speculation::Off),
+        n => match n.parse() {
+            Ok(n @ 1..=MAX_DRAFT) => Ok(Speculation::Fixed(n)),
+            _ => Err(format!("expected auto, off, or a number of tokens from 1 to {MAX_DRAFT}")),
+        },
+    }
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use anyhow::Context;
 use brick_models::format::gguf::Gguf;
 use brick_models::registry::Registry;
 use brick_runtime::engine::default_threads;
-use brick_runtime::{Engine, EngineOptions, Model, SamplerOptions};
+use brick_runtime::{Engine, EngineOptions, Model, SamplerOptions, Speculation};
 use bricks::cpu::SimdLevel;
 
 use crate::args::{ModelArgs, SamplingArgs};
@@ -67,9 +67,10 @@ pub(crate) fn check_level() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An engine as the command line wants it.
-pub(crate) fn engine(args: &ModelArgs, model: &Model) -> anyhow::Result<Engine> {
-    let options = engine_options(args, model)?;
+/// An engine as the command line wants it, with logits for a draft and the token before it.
+pub(crate) fn engine(args: &ModelArgs, model: &Model, speculation: Speculation) -> anyhow::Result<Engine> {
+    let mut options = engine_options(args, model)?;
+    options.max_wanted = options.max_wanted.max(speculation.max_draft() + 1);
     let engine = model.engine(&options).context("cannot set up the engine")?;
     tracing::debug!(
         threads = options.threads,

@@ -10,7 +10,7 @@ use brick_models::chat::Message;
 use brick_models::tokenizer::EncodeOptions;
 use brick_profiler::NoRecord;
 use brick_runtime::session::Timings;
-use brick_runtime::{FinishReason, GenerateOptions, Generation, Model, Session};
+use brick_runtime::{FinishReason, GenerateOptions, Generation, Model, Session, Speculation, SpeculationStats};
 use serde_json::json;
 
 use crate::args::{RunArgs, SamplingArgs};
@@ -34,7 +34,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let started = std::time::Instant::now();
     let model = load::model(&args.model.model)?;
     let ids = prompt_ids(&model, &prompt, args.system.as_deref(), args.raw)?;
-    let engine = load::engine(&args.model, &model)?;
+    let engine = load::engine(&args.model, &model, options.speculation)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     let mut session = Session::new(engine, &model.tokenizer, model.spec.context_length)?;
 
@@ -90,6 +90,7 @@ fn generate_options(args: &RunArgs) -> anyhow::Result<GenerateOptions> {
         ignore_eos: args.ignore_eos,
         logprobs: args.logprobs,
         echo: args.echo,
+        speculation: args.sampling.speculate,
     })
 }
 
@@ -135,6 +136,20 @@ pub(super) fn chat_ids(model: &Model, messages: &[Message]) -> anyhow::Result<Ve
     Ok(model.tokenizer.encode(&text, EncodeOptions { add_special, parse_special: true })?)
 }
 
+/// What speculation did, for the final line. Nothing when it was off.
+fn speculated(mode: Speculation, s: &SpeculationStats) -> String {
+    match (s.acceptance_rate(), s.tokens_per_forward()) {
+        _ if mode == Speculation::Off => String::new(),
+        (Some(rate), Some(tokens)) => format!(
+            " | drafted {}, accepted {} ({:.0} %), {tokens:.2} tokens per forward",
+            s.drafted,
+            s.accepted,
+            rate * 100.0
+        ),
+        _ => " | drafted 0".to_owned(),
+    }
+}
+
 /// The final line: tokens and speeds.
 pub(super) fn summary(
     t: &Timings,
@@ -145,11 +160,12 @@ pub(super) fn summary(
 ) -> String {
     let rate = |r: Option<f64>| r.map_or_else(|| "–".to_owned(), |r| format!("{r:.1} tok/s"));
     let mut line = format!(
-        "[prompt {} tokens, {} | generated {} tokens, {} | TTFT {:.0} ms (load {:.0} ms)]",
+        "[prompt {} tokens, {} | generated {} tokens, {}{} | TTFT {:.0} ms (load {:.0} ms)]",
         t.prompt_tokens + t.cached_tokens,
         rate(t.prompt_tok_s()),
         generation.ids.len(),
         rate(t.decode_tok_s()),
+        speculated(options.speculation, &generation.speculation),
         load_ms + t.first_token_ns as f64 / 1e6,
         load_ms,
     );
@@ -158,6 +174,15 @@ pub(super) fn summary(
         let _ = write!(line, " seed {}", options.sampler.seed);
     }
     line
+}
+
+/// The mode as `--speculate` takes it.
+fn mode_name(mode: Speculation) -> serde_json::Value {
+    match mode {
+        Speculation::Off => "off".into(),
+        Speculation::Auto => "auto".into(),
+        Speculation::Fixed(n) => n.into(),
+    }
 }
 
 fn print_report(
@@ -203,6 +228,14 @@ fn print_report(
             "decode_ms": t.decode_ns as f64 / 1e6,
             "decode_tok_s": t.decode_tok_s(),
         },
+        "speculation": {
+            "mode": mode_name(options.speculation),
+            "drafted": g.speculation.drafted,
+            "accepted": g.speculation.accepted,
+            "acceptance_rate": g.speculation.acceptance_rate(),
+            "forwards": g.speculation.forwards,
+            "tokens_per_forward": g.speculation.tokens_per_forward(),
+        },
     });
     if args.logprobs.is_some() {
         report["logprobs"] = positions.into();
@@ -216,6 +249,7 @@ pub(super) fn chat_options(s: &SamplingArgs) -> anyhow::Result<GenerateOptions> 
         sampler: load::sampler_options(s)?,
         max_tokens: s.max_tokens,
         stop: s.stop.clone(),
+        speculation: s.speculate,
         ..GenerateOptions::default()
     })
 }

@@ -29,8 +29,18 @@ fn an_answer_and_a_final_line() {
 fn the_json_report() {
     let shell = Shell::with_models();
     let report = shell.brick("run qwen2-tiny.gguf --json --raw -n 5 --ignore-eos").arg("the brick").json();
-    let expected =
-        ["schema", "model", "prompt", "prompt_ids", "generated_ids", "text", "finish", "sampling", "timings"];
+    let expected = [
+        "schema",
+        "model",
+        "prompt",
+        "prompt_ids",
+        "generated_ids",
+        "text",
+        "finish",
+        "sampling",
+        "timings",
+        "speculation",
+    ];
     assert_eq!(keys(&report), expected);
     assert_eq!(report["schema"], "brick.run/1");
     assert_eq!(report["model"], "qwen2-tiny.gguf");
@@ -119,6 +129,48 @@ fn threads_and_batches_do_not_change_a_bit() {
         assert_eq!(one, run("--threads 3"), "{model}");
         assert_eq!(one["generated_ids"], run("--batch 4")["generated_ids"], "{model}");
     }
+}
+
+#[test]
+fn speculation_changes_no_bit_and_says_what_it_did() {
+    let shell = Shell::with_models();
+    for model in ["qwen2-tiny.gguf", "spm-tiny.gguf"] {
+        for sampling in ["--temperature 0", "--temperature 0.7 --seed 5 --repeat-penalty 1.1"] {
+            let run = |speculate: &str| {
+                shell
+                    .brick(&format!("run {model} --json --raw --ignore-eos -n 40 --logprobs 3 --echo {sampling}"))
+                    .arg("--speculate")
+                    .arg(speculate)
+                    .arg("brick by brick by brick by brick by brick")
+                    .json()
+            };
+            let off = run("off");
+            assert_eq!(off["speculation"]["drafted"], 0);
+            assert_eq!(off["speculation"]["forwards"], 39);
+            for mode in ["auto", "1", "7", "64"] {
+                let on = run(mode);
+                for key in ["prompt_ids", "generated_ids", "text", "finish", "logprobs"] {
+                    assert_eq!(on[key], off[key], "{model} {sampling} {mode}: {key}");
+                }
+                let s = &on["speculation"];
+                let count = |key: &str| s[key].as_u64().unwrap();
+                assert!(count("accepted") <= count("drafted"), "{s}");
+                assert_eq!(count("forwards") == 39, count("accepted") == 0, "{s}");
+                assert_eq!(s["acceptance_rate"].is_null(), count("drafted") == 0, "{s}");
+                if mode == "7" {
+                    assert_eq!(s["mode"], 7);
+                    assert!(count("drafted") > 0, "the prompt repeats itself: {s}");
+                }
+            }
+        }
+    }
+    let line = |speculate| {
+        let command = format!("run qwen2-tiny.gguf --raw --ignore-eos -n 40 --speculate {speculate}");
+        shell.brick(&command).arg("brick by brick by brick").succeeds().stderr
+    };
+    let shown = line("4");
+    assert!(shown.contains("| drafted ") && shown.contains("tokens per forward"), "{shown}");
+    assert!(!line("off").contains("drafted"));
 }
 
 #[test]

@@ -71,6 +71,35 @@ fn threads_do_not_change_a_bit() {
 }
 
 #[test]
+fn speculation_does_not_change_a_bit() {
+    let shell = Shell::new();
+    let code = "fn area(w: u32, h: u32) -> u32 {\n    w * h\n}\n\nfn volume(w: u32, h: u32, d: u32) -> u32 {\n    w * h * d\n}\n";
+    let prompts = [
+        format!("Repeat this code:\n\n{code}"),
+        "List the numbers from 1 to 20, one a line.".to_owned(),
+        "What is gravity? Answer in one sentence.".to_owned(),
+    ];
+    let mut accepted = 0;
+    for (prompt, sampling) in prompts.iter().flat_map(|p| {
+        ["--temperature 0", "--temperature 0.8 --seed 1", "--temperature 0.8 --seed 2 --repeat-penalty 1.1"]
+            .map(|s| (p, s))
+    }) {
+        let run = |speculate: &str| {
+            brick(&shell, "run", &format!("--json -n 48 --logprobs 2 {sampling} --speculate {speculate}"))
+                .arg(prompt)
+                .json()
+        };
+        let (off, auto, seven) = (run("off"), run("auto"), run("7"));
+        for key in ["generated_ids", "text", "finish", "logprobs"] {
+            assert_eq!(auto[key], off[key], "{prompt} {sampling}: {key}");
+            assert_eq!(seven[key], off[key], "{prompt} {sampling}: {key}");
+        }
+        accepted += seven["speculation"]["accepted"].as_u64().unwrap();
+    }
+    assert!(accepted > 20, "{accepted} drafted tokens were right");
+}
+
+#[test]
 fn it_ends_its_answers_itself() {
     let shell = Shell::new();
     let report = brick(&shell, "run", "--json -n 200").arg("Reply with the single word: yes").json();
