@@ -215,8 +215,9 @@ mod tests {
         let files = [
             (serde_json::to_string(&stale).unwrap(), "measured on"),
             (serde_json::to_string(&insane).unwrap(), "positive"),
-            (good.replacen("\"version\": 1", "\"version\": 2", 1), "expected version 1, found 2"),
-            (good.replacen("\"version\": 1", "\"version\": \"1\"", 1), "expected an object with a version"),
+            (good.replacen("\"version\": 2", "\"version\": 3", 1), "expected version 2, found 3"),
+            ("{\"version\": 1, \"measured\": {}}".to_owned(), "expected version 2, found 1"),
+            (good.replacen("\"version\": 2", "\"version\": \"2\"", 1), "expected an object with a version"),
             (good.replacen("\"threads\": 2", "\"threads\": -2", 1), "line "),
             (good[..good.len() / 2].to_owned(), "line "),
             ("[]".to_owned(), "version"),

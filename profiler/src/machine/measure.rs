@@ -4,14 +4,16 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use bricks::cpu::{SimdLevel, probe};
+use bricks::cpu::SimdLevel;
+use bricks::cpu::gang::GangPanic;
+use bricks::cpu::probe::{self, Buffer, Pages, TileType};
 
-use super::team::{self, Member};
+use super::team::{self, Member, TeamError};
 use super::topology::{Cache, CpuTopology};
 use super::{Bandwidth, Fingerprint, Limits, Machine, MemoryLevel, PerThreads};
 use crate::clock::Clock;
 
-/// How long to measure. The defaults take one to two seconds on common machines.
+/// How long to measure. The defaults take a few seconds on common machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MeasureOptions {
     /// Threads behind the `all` values; `None`: one per physical core within the quota.
@@ -53,6 +55,18 @@ pub enum MeasureError {
         #[source]
         source: std::io::Error,
     },
+    /// There is no memory to read.
+    #[error("cannot allocate {bytes} bytes to measure this machine")]
+    Memory {
+        /// How many were wanted, per thread.
+        bytes: usize,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A probe panicked: a bug.
+    #[error("cannot measure this machine: {0}")]
+    Panic(#[from] GangPanic),
     /// A measurement took no time at all: the clock stands still.
     #[error("measuring {what} on {threads} threads took no measurable time")]
     NoTime {
@@ -73,20 +87,29 @@ impl Machine {
         let fingerprint = Fingerprint::of(&reported);
         let threads = options.threads.unwrap_or(reported.useful_threads()).max(1);
         let levels = levels(&reported, threads, options.max_working_set);
-        let one = Pass::run(1, &levels, options)?;
-        let all = if threads == 1 { one.clone() } else { Pass::run(threads, &levels, options)? };
-        let both = |f: fn(&Pass) -> f64| at_least_one_thread(f(&one), f(&all));
-        let read = levels.iter().zip(one.read.iter().zip(&all.read)).map(|(l, (&one, &all))| Bandwidth {
+        let one = Pass::run(1, &[], &levels, options)?;
+        let all =
+            if threads == 1 { one.clone() } else { Pass::run(threads, &reported.pin_to(threads), &levels, options)? };
+        let read = levels.iter().enumerate().map(|(i, l)| Bandwidth {
             level: l.level,
             capacity_bytes: l.capacity_bytes,
             working_set_bytes: l.bytes_per_thread(threads) as u64 * threads as u64,
-            gb_s: at_least_one_thread(one, all),
+            gb_s: at_least_one_thread(one.read[i], all.read[i]),
+            small_pages_gb_s: at_least_one_thread(one.read_small[i], all.read_small[i]),
         });
+        let peak = |p: Peak| match (one.peaks[p as usize], all.peaks[p as usize]) {
+            (Some(one), Some(all)) => Some(at_least_one_thread(one, all)),
+            _ => None,
+        };
+        let always = "invariant: every level has int8 and f32 probes";
         let measured = Limits {
             threads,
             read: read.collect(),
-            int8_gop_s: both(|p| p.int8),
-            f32_gflop_s: both(|p| p.f32),
+            int8_gop_s: peak(Peak::Int8).expect(always),
+            bf16_gflop_s: peak(Peak::Bf16),
+            tile_int8_gop_s: peak(Peak::TileInt8),
+            tile_bf16_gflop_s: peak(Peak::TileBf16),
+            f32_gflop_s: peak(Peak::F32).expect(always),
             barrier_ns: all.barrier_ns,
             clock: Clock::precision(),
         };
@@ -163,56 +186,124 @@ fn levels(cpu: &CpuTopology, threads: usize, max_bytes: u64) -> Vec<ReadPlan> {
     all
 }
 
+/// An arithmetic probe.
+#[derive(Debug, Clone, Copy)]
+enum Peak {
+    Int8,
+    F32,
+    Bf16,
+    TileInt8,
+    TileBf16,
+}
+
+impl Peak {
+    const ALL: [Self; 5] = [Self::Int8, Self::F32, Self::Bf16, Self::TileInt8, Self::TileBf16];
+
+    /// Rounds for about the time of `rounds` rounds of the vector probes: ten products of some tenths of a cycle against
+    /// four of 16 cycles.
+    fn rounds(self, rounds: u64) -> u64 {
+        match self {
+            Self::Int8 | Self::F32 | Self::Bf16 => rounds,
+            Self::TileInt8 | Self::TileBf16 => (rounds / 16).max(1),
+        }
+    }
+
+    /// Runs the probe; the operations done, or `None` where it cannot run.
+    fn run(self, simd: SimdLevel, iters: u64) -> Option<u64> {
+        match self {
+            Self::Int8 => Some(probe::int8_ops(simd, iters)),
+            Self::F32 => Some(probe::f32_flops(simd, iters)),
+            Self::Bf16 => probe::bf16_flops(simd, iters),
+            Self::TileInt8 => probe::tile_ops(simd, TileType::Int8, iters),
+            Self::TileBf16 => probe::tile_ops(simd, TileType::Bf16, iters),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Int8 => "int8 arithmetic",
+            Self::F32 => "f32 arithmetic",
+            Self::Bf16 => "bf16 arithmetic",
+            Self::TileInt8 => "int8 tile products",
+            Self::TileBf16 => "bf16 tile products",
+        }
+    }
+}
+
 /// Everything measured with one number of threads.
 #[derive(Debug, Clone)]
 struct Pass {
     read: Vec<f64>,
-    int8: f64,
-    f32: f64,
+    read_small: Vec<f64>,
+    /// In the order of [`Peak::ALL`]; `None` for probes that cannot run.
+    peaks: [Option<f64>; Peak::ALL.len()],
     barrier_ns: f64,
 }
 
 impl Pass {
-    fn run(threads: usize, levels: &[ReadPlan], o: &MeasureOptions) -> Result<Self, MeasureError> {
+    fn run(threads: usize, cpus: &[usize], levels: &[ReadPlan], o: &MeasureOptions) -> Result<Self, MeasureError> {
         let simd = SimdLevel::detect();
         let largest = levels.iter().map(|l| l.bytes_per_thread(threads)).max().unwrap_or(4096);
         let job = |member: &Member<'_>| {
-            // Written by the thread that reads it, so that pages exist and are near; a zeroed buffer would be one page.
-            let buffer = vec![1u8; largest];
-            let mut spans = Vec::with_capacity(levels.len() + 3);
-            let mut sum = 0;
-            spans.push(member.time(o.repeats, || sum ^= probe::int8_ops(simd, black_box(o.rounds))));
-            spans.push(member.time(o.repeats, || sum ^= probe::f32_flops(simd, black_box(o.rounds))));
-            spans.push(member.time(o.repeats, || (0..o.barriers).for_each(|_| member.wait())));
-            for level in levels {
-                let data = &buffer[..level.bytes_per_thread(member.threads)];
-                let passes = passes(data.len(), o.bytes);
+            let mut spans = Vec::with_capacity(Peak::ALL.len() + 1 + 2 * levels.len());
+            let mut failed = None;
+            for peak in Peak::ALL {
                 spans.push(member.time(o.repeats, || {
-                    for _ in 0..passes {
-                        sum ^= probe::read_bytes(simd, black_box(data));
-                    }
+                    black_box(peak.run(simd, black_box(peak.rounds(o.rounds))));
                 }));
             }
-            black_box(sum);
-            spans
+            spans.push(member.time(o.repeats, || (0..o.barriers).for_each(|_| member.wait())));
+            for pages in [Pages::Huge, Pages::Small] {
+                // Made by the thread that reads it, so that its pages are near. One kind at a time, for the memory. Without
+                // memory there is nothing to read, but the others wait at the same barriers.
+                let buffer = Buffer::new(largest, pages);
+                for level in levels {
+                    let data =
+                        buffer.as_ref().map_or(&[][..], |b| &b.bytes()[..level.bytes_per_thread(member.threads)]);
+                    let passes = passes(level.bytes_per_thread(member.threads), o.bytes);
+                    spans.push(member.time(o.repeats, || {
+                        for _ in 0..passes {
+                            black_box(probe::read_bytes(simd, black_box(data)));
+                        }
+                    }));
+                }
+                failed = failed.or(buffer.err());
+            }
+            failed.map_or(Ok(spans), Err)
         };
-        let members = team::run(threads, job).map_err(|source| MeasureError::Threads { threads, source })?;
+        let members = team::run(threads, cpus, job).map_err(|e| match e {
+            TeamError::Spawn(source) => MeasureError::Threads { threads, source },
+            TeamError::Panic(panic) => panic.into(),
+        })?;
+        let members: Vec<_> = members
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .map_err(|source| MeasureError::Memory { bytes: largest, source })?;
         let best = |i: usize, what: &'static str| {
-            let spans: Vec<_> = members.iter().map(|m| m[i].as_slice()).collect();
+            let spans: Vec<_> = members.iter().map(|m: &Vec<_>| m[i].as_slice()).collect();
             team::best(&spans).filter(|d| *d > Duration::ZERO).ok_or(MeasureError::NoTime { what, threads })
         };
         // 10⁹ per second = per nanosecond.
         let rate = |amount: u64, t: Duration| amount as f64 * threads as f64 / t.as_nanos() as f64;
-        let ops_per_round = (probe::int8_ops(simd, 1), probe::f32_flops(simd, 1));
-        let read = levels.iter().enumerate().map(|(i, level)| {
-            let bytes = level.bytes_per_thread(threads);
-            Ok(rate((bytes * passes(bytes, o.bytes)) as u64, best(i + 3, level.level.name())?))
-        });
+        let mut peaks = [None; Peak::ALL.len()];
+        for (i, peak) in Peak::ALL.into_iter().enumerate() {
+            if let Some(per_round) = peak.run(simd, 1) {
+                peaks[i] = Some(rate(per_round.saturating_mul(peak.rounds(o.rounds)), best(i, peak.name())?));
+            }
+        }
+        let barriers = Peak::ALL.len();
+        let read = |first: usize| -> Result<Vec<f64>, MeasureError> {
+            let rate_of = |(i, level): (usize, &ReadPlan)| {
+                let bytes = level.bytes_per_thread(threads);
+                Ok(rate((bytes * passes(bytes, o.bytes)) as u64, best(first + i, level.level.name())?))
+            };
+            levels.iter().enumerate().map(rate_of).collect()
+        };
         Ok(Self {
-            int8: rate(ops_per_round.0.saturating_mul(o.rounds), best(0, "int8 arithmetic")?),
-            f32: rate(ops_per_round.1.saturating_mul(o.rounds), best(1, "f32 arithmetic")?),
-            barrier_ns: best(2, "barriers")?.as_nanos() as f64 / f64::from(o.barriers.max(1)),
-            read: read.collect::<Result<_, _>>()?,
+            peaks,
+            barrier_ns: best(barriers, "barriers")?.as_nanos() as f64 / f64::from(o.barriers.max(1)),
+            read: read(barriers + 1)?,
+            read_small: read(barriers + 1 + levels.len())?,
         })
     }
 }
@@ -247,6 +338,10 @@ mod tests {
     fn every_figure_is_measured() {
         let m = Machine::measure(&QUICK).unwrap();
         assert!(m.is_sane(), "{m:?}");
+        let simd = SimdLevel::detect();
+        assert_eq!(m.measured.bf16_gflop_s.is_some(), probe::bf16_flops(simd, 1).is_some());
+        assert_eq!(m.measured.tile_int8_gop_s.is_some(), probe::tile_ops(simd, TileType::Int8, 1).is_some());
+        assert_eq!(m.measured.tile_bf16_gflop_s.is_some(), probe::tile_ops(simd, TileType::Bf16, 1).is_some());
         assert_eq!(m.measured.threads, 2);
         assert_eq!(m.measured.read.last().map(|b| b.level), Some(MemoryLevel::Dram));
         assert_eq!(m.version, Machine::VERSION);
@@ -256,6 +351,13 @@ mod tests {
     fn one_thread_is_measured_once() {
         let m = Machine::measure(&MeasureOptions { threads: Some(1), ..QUICK }).unwrap();
         assert_eq!(m.measured.int8_gop_s.one, m.measured.int8_gop_s.all);
+    }
+
+    #[test]
+    fn too_little_memory_is_an_error_on_all_threads() {
+        let level = ReadPlan { level: MemoryLevel::Dram, capacity_bytes: None, working_set: 1 << 62, instances: 2 };
+        let error = Pass::run(2, &[], &[level], &QUICK).unwrap_err();
+        assert!(error.to_string().starts_with("cannot allocate 46116860184"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! | module | content |
 //! | --- | --- |
 //! | `topology` | what the operating system says: cores, caches, quotas |
-//! | `team` | threads that start together, and the barrier between them |
+//! | `team` | threads that start together |
 //! | `measure` | what the processor reaches |
 //! | `cache` | the measurement on disk, and when it is stale |
 
@@ -72,9 +72,15 @@ pub struct Limits {
     pub read: Vec<Bandwidth>,
     /// int8 multiply-adds with 32-bit sums, in 10⁹ operations per second (a multiply-add is two).
     pub int8_gop_s: PerThreads,
+    /// bf16 multiply-adds with f32 sums (AVX512-BF16), likewise; `None` where the kernels' level has none.
+    pub bf16_gflop_s: Option<PerThreads>,
+    /// int8 multiply-adds of the matrix unit (AMX), likewise; `None` where there is none or the system grants none.
+    pub tile_int8_gop_s: Option<PerThreads>,
+    /// bf16 multiply-adds of the matrix unit (AMX), likewise.
+    pub tile_bf16_gflop_s: Option<PerThreads>,
     /// f32 multiply-adds, in 10⁹ operations per second (a multiply-add is two).
     pub f32_gflop_s: PerThreads,
-    /// One barrier of `threads` spinning threads, in nanoseconds.
+    /// One barrier of a gang of `threads` threads, in nanoseconds.
     pub barrier_ns: f64,
     /// The clock used.
     pub clock: ClockPrecision,
@@ -145,13 +151,15 @@ pub struct Bandwidth {
     pub capacity_bytes: Option<u64>,
     /// Bytes that were read over and over by all threads together.
     pub working_set_bytes: u64,
-    /// 10⁹ bytes per second.
+    /// 10⁹ bytes per second, from huge pages where the system has them.
     pub gb_s: PerThreads,
+    /// The same from the smallest pages (4 KiB on x86-64).
+    pub small_pages_gb_s: PerThreads,
 }
 
 impl Machine {
     /// Version of the structure in the cache file; other versions are measured again.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// A cache is taken to serve working sets up to this fraction of its size; the rest goes to everything else.
     const USABLE_CACHE: f64 = 0.75;
@@ -176,7 +184,8 @@ impl Machine {
         let m = &self.measured;
         m.threads > 0
             && !m.read.is_empty()
-            && m.read.iter().all(|b| both(&b.gb_s))
+            && m.read.iter().all(|b| both(&b.gb_s) && both(&b.small_pages_gb_s))
+            && [&m.bf16_gflop_s, &m.tile_int8_gop_s, &m.tile_bf16_gflop_s].into_iter().flatten().all(both)
             && both(&m.int8_gop_s)
             && both(&m.f32_gflop_s)
             && m.barrier_ns.is_finite()
@@ -196,6 +205,7 @@ pub(crate) mod tests {
             capacity_bytes,
             working_set_bytes: capacity_bytes.map_or(512 << 20, |c| c / 2),
             gb_s: PerThreads { one, all },
+            small_pages_gb_s: PerThreads { one: one * 0.75, all: all * 0.75 },
         };
         let caches = [(1, 32 << 10, 2), (2, 1 << 20, 2), (3, 32 << 20, 1)];
         Machine {
@@ -212,6 +222,7 @@ pub(crate) mod tests {
                 model: "Example CPU 9000".into(),
                 logical_cores: 4,
                 physical_cores: 2,
+                cores: vec![vec![0, 2], vec![1, 3]],
                 quota_millicores: None,
                 caches: caches.map(|(level, bytes, instances)| Cache { level, bytes, instances }).to_vec(),
                 memory_available_bytes: Some(8 << 30),
@@ -226,6 +237,9 @@ pub(crate) mod tests {
                     level(MemoryLevel::Dram, None, 20.0, 30.0),
                 ],
                 int8_gop_s: PerThreads { one: 400.0, all: 800.0 },
+                bf16_gflop_s: Some(PerThreads { one: 200.0, all: 400.0 }),
+                tile_int8_gop_s: None,
+                tile_bf16_gflop_s: None,
                 f32_gflop_s: PerThreads { one: 100.0, all: 200.0 },
                 barrier_ns: 200.0,
                 clock: ClockPrecision { resolution_ns: 20, read_ns: 22.5 },
@@ -257,12 +271,14 @@ pub(crate) mod tests {
     #[test]
     fn impossible_figures_are_recognised() {
         assert!(machine().is_sane());
-        let broken: [fn(&mut Machine); 5] = [
+        let broken: [fn(&mut Machine); 7] = [
             |m| m.measured.read.clear(),
             |m| m.measured.read[0].gb_s.all = 0.0,
             |m| m.measured.int8_gop_s.one = f64::NAN,
             |m| m.measured.barrier_ns = -1.0,
             |m| m.measured.threads = 0,
+            |m| m.measured.read[1].small_pages_gb_s.one = f64::INFINITY,
+            |m| m.measured.tile_int8_gop_s = Some(PerThreads { one: 1.0, all: 0.0 }),
         ];
         for f in broken {
             let mut m = machine();

@@ -1,48 +1,13 @@
-//! Threads that start together, and the barrier between them.
+//! Threads that start together, for measuring.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A barrier on which threads spin. After a while they offer their core to others, so that more threads than cores make
-/// progress too.
-#[derive(Debug)]
-pub(super) struct SpinBarrier {
-    threads: usize,
-    arrived: AtomicUsize,
-    generation: AtomicUsize,
-}
-
-impl SpinBarrier {
-    const SPINS: u32 = 4096;
-
-    fn new(threads: usize) -> Self {
-        Self { threads, arrived: AtomicUsize::new(0), generation: AtomicUsize::new(0) }
-    }
-
-    /// Returns when all threads have called it.
-    pub(super) fn wait(&self) {
-        let generation = self.generation.load(Ordering::Acquire);
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
-            // Nobody arrives for the next generation before this store releases the present one.
-            self.arrived.store(0, Ordering::Relaxed);
-            self.generation.store(generation.wrapping_add(1), Ordering::Release);
-            return;
-        }
-        let mut spins = 0;
-        while self.generation.load(Ordering::Acquire) == generation {
-            if spins < Self::SPINS {
-                spins += 1;
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
-        }
-    }
-}
+use bricks::cpu::gang::{self, Gang, GangPanic};
 
 /// One thread of a team.
 pub(super) struct Member<'a> {
-    barrier: &'a SpinBarrier,
+    gang: &'a gang::Member<'a>,
     /// Threads in the team.
     pub(super) threads: usize,
 }
@@ -55,7 +20,7 @@ impl Member<'_> {
     pub(super) fn time(&self, repeats: u32, mut f: impl FnMut()) -> Vec<Span> {
         (0..repeats)
             .map(|_| {
-                self.barrier.wait();
+                self.gang.barrier();
                 let begin = Instant::now();
                 f();
                 (begin, Instant::now())
@@ -65,52 +30,38 @@ impl Member<'_> {
 
     /// Waits for the others.
     pub(super) fn wait(&self) {
-        self.barrier.wait();
+        self.gang.barrier();
     }
 }
 
-/// Runs `job` on `threads` threads at once, the caller being one of them.
+/// Why there are no results.
+#[derive(Debug)]
+pub(super) enum TeamError {
+    /// The system refuses a thread; no job has run.
+    Spawn(std::io::Error),
+    /// A job panicked.
+    Panic(GangPanic),
+}
+
+/// Runs `job` on `threads` threads at once, the caller being one of them; results in the order of members. The threads are
+/// those that kernels run on: a gang, one member per core where it fills them.
 ///
 /// # Errors
-/// The system refuses a thread; then no job has run.
-pub(super) fn run<R: Send>(threads: usize, job: impl Fn(&Member<'_>) -> R + Sync) -> std::io::Result<Vec<R>> {
-    const WAIT: usize = 0;
-    const GO: usize = 1;
-    const GIVE_UP: usize = 2;
+/// [`TeamError`].
+pub(super) fn run<R: Send>(
+    threads: usize,
+    cpus: &[usize],
+    job: impl Fn(&Member<'_>) -> R + Sync,
+) -> Result<Vec<R>, TeamError> {
     let threads = threads.max(1);
-    let barrier = SpinBarrier::new(threads);
-    let signal = AtomicUsize::new(WAIT);
-    let member = Member { barrier: &barrier, threads };
-    std::thread::scope(|scope| {
-        let mut handles = Vec::with_capacity(threads - 1);
-        for _ in 1..threads {
-            let spawned = std::thread::Builder::new().spawn_scoped(scope, || {
-                loop {
-                    match signal.load(Ordering::Acquire) {
-                        WAIT => std::thread::yield_now(),
-                        GO => return Some(job(&member)),
-                        _ => return None,
-                    }
-                }
-            });
-            match spawned {
-                Ok(handle) => handles.push(handle),
-                Err(e) => {
-                    signal.store(GIVE_UP, Ordering::Release);
-                    return Err(e);
-                }
-            }
-        }
-        signal.store(GO, Ordering::Release);
-        let mut results = vec![job(&member)];
-        for handle in handles {
-            match handle.join() {
-                Ok(result) => results.extend(result),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        Ok(results)
-    })
+    let mut gang = Gang::with_cpus(threads, cpus).map_err(TeamError::Spawn)?;
+    let results: Vec<Mutex<Option<R>>> = (0..threads).map(|_| Mutex::new(None)).collect();
+    let work = |m: &gang::Member<'_>| {
+        let result = job(&Member { gang: m, threads });
+        *results[m.index()].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+    };
+    gang.run(work, work).map_err(TeamError::Panic)?;
+    Ok(results.into_iter().filter_map(|r| r.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
 }
 
 /// The shortest repeat: from the first thread's beginning to the last thread's end.
@@ -128,14 +79,15 @@ pub(super) fn best(members: &[&[Span]]) -> Option<Duration> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
-    use std::sync::atomic::AtomicU64;
 
     #[test]
     fn nobody_passes_the_barrier_early() {
         let (threads, rounds) = (4, 500);
         let arrived = AtomicU64::new(0);
-        let early = run(threads, |m| {
+        let early = run(threads, &[], |m| {
             let mut early = 0;
             for round in 1..=rounds {
                 arrived.fetch_add(1, Ordering::Relaxed);
@@ -164,7 +116,7 @@ mod tests {
     #[test]
     fn every_member_runs_every_repeat() {
         let runs = AtomicU64::new(0);
-        let spans = run(3, |m| {
+        let spans = run(3, &[], |m| {
             assert_eq!(m.threads, 3);
             m.time(5, || {
                 runs.fetch_add(1, Ordering::Relaxed);

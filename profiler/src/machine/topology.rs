@@ -1,6 +1,6 @@
 //! What the operating system says about the processor. Reads the files Linux offers; elsewhere, what `std` knows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ pub struct CpuTopology {
     pub logical_cores: usize,
     /// Physical cores behind them; equal to `logical_cores` where the system does not tell.
     pub physical_cores: usize,
+    /// The hardware threads of each physical core, as the system numbers them; empty where it does not tell.
+    pub cores: Vec<Vec<u32>>,
     /// CPU time quota of the control group in thousandths of a core, if there is one.
     pub quota_millicores: Option<u64>,
     /// Data and unified caches, lowest level first.
@@ -50,6 +52,16 @@ impl CpuTopology {
         self.physical_cores.min(paid).max(1)
     }
 
+    /// Where to bind `threads` threads: the first hardware thread of each physical core, or nothing where they should be left
+    /// to the system. Only threads that fill the cores are bound: with cores to spare, two programs would choose the same
+    /// ones, and the system finds free cores by itself.
+    pub fn pin_to(&self, threads: usize) -> Vec<usize> {
+        if threads < 2 || threads != self.cores.len() || self.useful_threads() < threads {
+            return Vec::new();
+        }
+        self.cores.iter().filter_map(|core| core.first().map(|&cpu| cpu as usize)).collect()
+    }
+
     /// Reads `sys/` and `proc/` below `root`. `threads` is the number of hardware threads where the files are missing.
     fn read_below(root: &Path, threads: usize) -> Self {
         let cpu_dir = root.join("sys/devices/system/cpu");
@@ -58,13 +70,17 @@ impl CpuTopology {
         if let Some(allowed) = allowed.map(|l| parse_list(&l)).filter(|l| !l.is_empty()) {
             cpus.retain(|cpu| allowed.contains(cpu));
         }
-        let cores: BTreeSet<(String, String)> = cpus
-            .iter()
-            .filter_map(|cpu| {
-                let topology = cpu_dir.join(format!("cpu{cpu}/topology"));
-                Some((text(&topology.join("physical_package_id"))?, text(&topology.join("core_id"))?))
-            })
-            .collect();
+        let mut cores: BTreeMap<(String, String), Vec<u32>> = BTreeMap::new();
+        for &cpu in &cpus {
+            let topology = cpu_dir.join(format!("cpu{cpu}/topology"));
+            if let (Some(package), Some(core)) =
+                (text(&topology.join("physical_package_id")), text(&topology.join("core_id")))
+            {
+                cores.entry((package, core)).or_default().push(cpu);
+            }
+        }
+        let mut cores: Vec<Vec<u32>> = cores.into_values().collect();
+        cores.sort_unstable();
         let logical_cores = if cpus.is_empty() { threads.max(1) } else { cpus.len() };
         Self {
             model: line_of(&root.join("proc/cpuinfo"), "model name").map_or_else(
@@ -73,6 +89,7 @@ impl CpuTopology {
             ),
             logical_cores,
             physical_cores: if cores.is_empty() { logical_cores } else { cores.len() },
+            cores,
             quota_millicores: quota(root),
             caches: caches(&cpu_dir, &cpus),
             memory_available_bytes: line_of(&root.join("proc/meminfo"), "MemAvailable:")
@@ -251,6 +268,7 @@ mod tests {
         let t = two_cores().read();
         assert_eq!((t.logical_cores, t.physical_cores, t.model.as_str()), (4, 2, "Some CPU"));
         assert_eq!(t.useful_threads(), 2);
+        assert_eq!(t.cores, [[0, 1], [2, 3]]);
         let caches: Vec<_> = t.caches.iter().map(|c| (c.level, c.bytes, c.instances)).collect();
         assert_eq!(caches, [(1, 48 << 10, 2), (2, 2 << 20, 2), (3, 32 << 20, 1)]);
     }
@@ -261,7 +279,39 @@ mod tests {
         t.put("proc/self/status", "Name:\tx\nCpus_allowed_list:\t2-3\n");
         let t = t.read();
         assert_eq!((t.logical_cores, t.physical_cores), (2, 1));
+        assert_eq!((t.cores.as_slice(), t.useful_threads()), (&[vec![2, 3]][..], 1));
         assert_eq!(t.caches[0].instances, 1);
+    }
+
+    #[test]
+    fn threads_are_bound_one_to_a_core_and_only_where_they_fill_the_cores() {
+        let t = two_cores();
+        let read = t.read();
+        assert_eq!(read.pin_to(2), [0, 2], "one hardware thread of each core");
+        for threads in [0, 1, 3, 4] {
+            assert_eq!(read.pin_to(threads), [0; 0], "{threads}");
+        }
+        t.put("proc/self/status", "Cpus_allowed_list:\t1,3\n");
+        assert_eq!(t.read().pin_to(2), [1, 3], "of those that are allowed");
+        t.put("proc/self/status", "Cpus_allowed_list:\t0-1\n");
+        assert_eq!(t.read().pin_to(2), [0; 0], "two threads of one core are no two cores");
+        t.put("proc/self/status", "Cpus_allowed_list:\t0-3\n").put("proc/self/cgroup", "0::/\n");
+        t.put("sys/fs/cgroup/cpu.max", "100000 100000\n");
+        assert_eq!(t.read().pin_to(2), [0; 0], "no more than the quota pays for");
+        assert_eq!(Tree::new().read().pin_to(3), [0; 0], "an unknown topology");
+    }
+
+    #[test]
+    fn cores_of_two_packages_are_told_apart() {
+        let t = Tree::new();
+        t.put("sys/devices/system/cpu/online", "0-3\n");
+        for (cpu, package, core) in [(0, 0, 0), (1, 1, 0), (2, 0, 0), (3, 1, 0)] {
+            let dir = format!("sys/devices/system/cpu/cpu{cpu}/topology");
+            t.put(&format!("{dir}/physical_package_id"), &format!("{package}\n"));
+            t.put(&format!("{dir}/core_id"), &format!("{core}\n"));
+        }
+        let t = t.read();
+        assert_eq!((t.cores.as_slice(), t.physical_cores), (&[vec![0, 2], vec![1, 3]][..], 2));
     }
 
     #[test]
@@ -293,7 +343,7 @@ mod tests {
     fn an_empty_system_still_has_a_topology() {
         let t = Tree::new().read();
         assert_eq!((t.logical_cores, t.physical_cores, t.useful_threads()), (3, 3, 3));
-        assert_eq!((t.model.as_str(), t.caches.len()), (std::env::consts::ARCH, 0));
+        assert_eq!((t.model.as_str(), t.caches.len(), t.cores.len()), (std::env::consts::ARCH, 0, 0));
         assert_eq!((t.huge_pages, t.memory_available_bytes, t.quota_millicores), (None, None, None));
     }
 

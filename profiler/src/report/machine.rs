@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Style;
 use super::format::{ascii, bytes, clean, count, number};
 use super::table::{Cell, Table, Tone, paint};
-use crate::machine::{Machine, PerThreads};
+use crate::machine::{Machine, MemoryLevel, PerThreads};
 
 impl Machine {
     /// Cores, caches and measured limits as aligned text.
@@ -26,6 +26,9 @@ impl Machine {
                 r.quota_millicores.map_or_else(String::new, |q| format!(", quota {:.2} cores", q as f64 / 1e3)),
             ),
         );
+        let bound =
+            if r.pin_to(r.useful_threads()).is_empty() { "where the system puts them" } else { "one to a core" };
+        fact("threads", &format!("{} by default, {bound} (derived from cores and quota)", r.useful_threads()));
         fact("SIMD", &clean(&self.fingerprint.simd));
         let caches = r.caches.iter().map(|c| format!("L{} {} × {}", c.level, c.instances, bytes(c.bytes)));
         let caches: Vec<_> = caches.collect();
@@ -40,7 +43,19 @@ impl Machine {
             let name = format!("read {} ({}), GB/s", b.level, bytes(b.working_set_bytes));
             rows.push([vec![name.into()], pair(&b.gb_s).to_vec()].concat());
         }
-        for (name, value) in [("int8, GOP/s", &m.int8_gop_s), ("f32, GFLOP/s", &m.f32_gflop_s)] {
+        // Where translation matters: in the first two levels it does not.
+        for b in m.read.iter().filter(|b| !matches!(b.level, MemoryLevel::L1 | MemoryLevel::L2)) {
+            let name = format!("read {} ({}, small pages), GB/s", b.level, bytes(b.working_set_bytes));
+            rows.push([vec![name.into()], pair(&b.small_pages_gb_s).to_vec()].concat());
+        }
+        let peaks = [
+            ("int8, GOP/s", Some(&m.int8_gop_s)),
+            ("int8 tiles, GOP/s", m.tile_int8_gop_s.as_ref()),
+            ("bf16, GFLOP/s", m.bf16_gflop_s.as_ref()),
+            ("bf16 tiles, GFLOP/s", m.tile_bf16_gflop_s.as_ref()),
+            ("f32, GFLOP/s", Some(&m.f32_gflop_s)),
+        ];
+        for (name, value) in peaks.into_iter().filter_map(|(name, value)| Some((name, value?))) {
             rows.push([vec![name.into()], pair(value).to_vec()].concat());
         }
         let table = Table {
