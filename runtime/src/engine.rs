@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use brick_graphs::Graph;
+use brick_profiler::machine::CpuTopology;
 use brick_profiler::{NoRecord, Phase, Recorder};
 use bricks::Op;
 use bricks::cpu::SimdLevel;
@@ -21,6 +22,8 @@ use crate::weights::{PackError, PackedWeights, Weights};
 pub struct EngineOptions {
     /// Threads, the caller's included.
     pub threads: usize,
+    /// Binds threads to cores where they fill them (Linux); the caller's own thread is never bound.
+    pub pin: bool,
     /// Positions each sequence may have.
     pub context: usize,
     /// Sequences alive at the same time.
@@ -41,6 +44,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             threads: default_threads(),
+            pin: true,
             context: 2048,
             sequences: 1,
             max_rows: 512,
@@ -52,9 +56,10 @@ impl Default for EngineOptions {
     }
 }
 
-/// Threads the system lets this process use (affinity and cgroup quota counted).
+/// Threads that compute at full speed side by side: one per physical core that this process may use, and no more than its
+/// CPU quota pays for.
 pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    CpuTopology::detect().useful_threads()
 }
 
 /// An engine cannot be made, or a forward call failed. After a failed call the sequences are as before it.
@@ -259,7 +264,8 @@ impl Engine {
         let kv = KvCache::new(shape, options.context.max(1), options.sequences.max(1))?;
         let limits = plan.attention;
         let tiling = Tiling::new(limits.tile_rows, shape.n_kv_heads, limits.records, max_rows);
-        let mut gang = Gang::new(threads).map_err(|source| EngineError::Threads { threads, source })?;
+        let cpus = if options.pin && threads > 1 { CpuTopology::detect().pin_to(threads) } else { Vec::new() };
+        let mut gang = Gang::with_cpus(threads, &cpus).map_err(|source| EngineError::Threads { threads, source })?;
         let packed = match packed {
             Some(packed) if packed.covers(graph) => packed,
             _ => Arc::new(PackedWeights::new(graph, &*weights, &mut gang)?),

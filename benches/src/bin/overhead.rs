@@ -37,7 +37,7 @@ struct Args {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     depth: u32,
 
-    /// Threads [default: the processors this process may use].
+    /// Threads [default: the physical cores this process may use].
     #[arg(short, long)]
     threads: Option<usize>,
 

@@ -77,9 +77,12 @@ pub(crate) enum Command {
 pub(crate) struct ModelArgs {
     /// A known name (smollm2, qwen2.5-coder:1.5b), hf://owner/repo/file.gguf, or a path
     pub(crate) model: String,
-    /// Threads [default: the processors this process may use]
+    /// Threads [default: the physical cores this process may use, within its CPU quota]
     #[arg(long, short = 't', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+    /// Leave threads where the system puts them, also where they fill the cores
+    #[arg(long)]
+    pub(crate) no_pin: bool,
     /// Context length in tokens [default: the model's own, at most 4096]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) ctx: Option<u32>,

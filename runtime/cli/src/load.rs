@@ -48,6 +48,7 @@ pub(crate) fn engine_options(args: &ModelArgs, model: &Model) -> anyhow::Result<
     }
     Ok(EngineOptions {
         threads: args.threads.map_or_else(default_threads, usize::from),
+        pin: !args.no_pin,
         context,
         max_rows: (args.batch as usize).min(context),
         kv_type: args.kv_type.into(),

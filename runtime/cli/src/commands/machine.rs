@@ -32,7 +32,7 @@ pub(super) fn get(refresh: bool) -> anyhow::Result<Machine> {
         return Ok(machine);
     }
     if path.as_deref().is_none_or(|p| !p.exists()) {
-        output::note("measuring this machine once (memory bandwidth, int8 and f32 peaks), a few seconds …");
+        output::note("measuring this machine once (memory bandwidth, arithmetic peaks), a few seconds …");
     }
     Ok(Machine::load_or_measure()?)
 }
