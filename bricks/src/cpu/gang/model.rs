@@ -1,5 +1,5 @@
-//! The gang under the model checker: loom runs every interleaving (and every value a weak memory could show) of a small
-//! program. `RUSTFLAGS="--cfg loom" cargo test -p bricks --release --lib gang`.
+//! The gang under the model checker: loom runs the interleavings (and the values a weak memory could show) of a small
+//! program, most of them up to a bound of forced switches. `RUSTFLAGS="--cfg loom" cargo test -p bricks --release --lib gang`.
 //!
 //! A lost wake-up shows as a deadlock, a missing happens-before as a race on a `loom` cell. There is no spinning here
 //! (`wait::spins_per_us` is 0): every wait that is not over at once goes through parking, the part that can go wrong.
@@ -10,7 +10,7 @@ use loom::cell::UnsafeCell;
 
 use super::*;
 
-/// Explores `f`; where every interleaving would take minutes, those with at most `preemptions` forced switches.
+/// Explores `f`; where every interleaving would take too long, those with at most `preemptions` forced switches.
 fn explore(preemptions: Option<usize>, f: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
