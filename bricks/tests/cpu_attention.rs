@@ -1,8 +1,6 @@
 //! Attention over pages against a plain softmax in f64, and its independence of tiles, splits, pages and what is not visible.
 #![allow(clippy::unwrap_used)]
 
-use std::ops::Range;
-
 use bricks::cpu::SimdLevel;
 use bricks::cpu::attention::{AttentionGroup, KvLayout, KvType, MAX_ROWS, PAGE, SPLIT, Tile};
 use proptest::prelude::*;

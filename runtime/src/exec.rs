@@ -273,8 +273,7 @@ impl<'a> Call<'a> {
             for (t, (gate, up)) in gate.chunks_exact_mut(n).zip(up.chunks_exact(n)).enumerate().take(rows) {
                 if keep {
                     // SAFETY: columns `range` of every row belong to this thread until the next barrier.
-                    let out =
-                        unsafe { self.arena.slice_mut::<f32>(dst.offset + 4 * (t * width + range.start), n) };
+                    let out = unsafe { self.arena.slice_mut::<f32>(dst.offset + 4 * (t * width + range.start), n) };
                     ok(cpu::gated_activation(self.simd(), act, gate, up, out));
                     self.quantize(q8, t, range.start, out);
                 } else {

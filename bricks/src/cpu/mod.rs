@@ -34,4 +34,7 @@ pub use embed::embed_row;
 pub use error::KernelError;
 pub use level::{SimdLevel, UnknownLevel};
 pub use rope::rope_row;
-pub use rows::{add_row, f16_to_f32, f32_to_f16, gated_activation, gated_activation_in_place, quantize_row, rms_norm_row, softcap_row};
+pub use rows::{
+    add_row, f16_to_f32, f32_to_f16, gated_activation, gated_activation_in_place, quantize_row, rms_norm_row,
+    softcap_row,
+};

@@ -112,6 +112,12 @@ pub enum Act {
         a: Index,
         b: Index,
     },
+    /// Gate, up and their activation; `share` lets others read the gate.
+    Ffn {
+        x: Index,
+        bias: bool,
+        share: bool,
+    },
     Rope {
         layer: u32,
         base: bool,
@@ -142,6 +148,7 @@ pub fn acts() -> impl Strategy<Value = Vec<Act>> {
         2 => i().prop_map(|x| Act::Norm { x }),
         2 => (i(), i()).prop_map(|(a, b)| Act::Add { a, b }),
         1 => (i(), i()).prop_map(|(a, b)| Act::Gate { a, b }),
+        1 => (i(), any::<bool>(), prop::bool::weighted(0.2)).prop_map(|(x, bias, share)| Act::Ffn { x, bias, share }),
         2 => (0..3u32, any::<bool>(), i()).prop_map(|(layer, base, x)| Act::Rope { layer, base, x }),
         1 => (i(), i(), i()).prop_map(|(q, k, v)| Act::Attend { q, k, v }),
         1 => (i(), i(), i(), prop::bool::weighted(0.2), prop::bool::weighted(0.8))
@@ -211,6 +218,11 @@ impl Grower {
     }
 
     fn linear(&mut self, kind: usize, layer: u32, bias: bool, x: Handle) {
+        let y = self.project(kind, layer, bias, x);
+        self.give(y);
+    }
+
+    fn project(&mut self, kind: usize, layer: u32, bias: bool, x: Handle) -> Handle {
         let kind = [BrickKind::Qkv, BrickKind::GateUp, BrickKind::OProj][kind];
         let mut weights = vec![self.weight(matrix(DType::Q8_0, D, D))];
         if bias {
@@ -218,8 +230,7 @@ impl Grower {
         }
         let parts = vec![LinearPart { label: "p".into(), rows: D, bias }];
         let op = Op::Linear { input: D, parts, rows: Rows::All };
-        let y = self.push(kind, Some(layer), op, &[x], &weights);
-        self.give(y);
+        self.push(kind, Some(layer), op, &[x], &weights)
     }
 
     fn rotate(&mut self, layer: u32, base: f32, x: Handle) -> Handle {
@@ -263,6 +274,18 @@ impl Grower {
                 let op = Op::GatedActivation { act: ActKind::Silu };
                 let y = self.push(BrickKind::Activation, None, op, &inputs, &[]);
                 self.give(y);
+            }
+            Act::Ffn { x, bias, share } => {
+                let x = self.take(x);
+                // A layer of their own: other gates are not their siblings.
+                let layer = 100 + self.n as u32;
+                let (gate, up) = (self.project(1, layer, bias, x), self.project(1, layer, false, x));
+                let op = Op::GatedActivation { act: ActKind::Silu };
+                let y = self.push(BrickKind::Activation, None, op, &[gate, up], &[]);
+                self.give(y);
+                if share {
+                    self.give(gate);
+                }
             }
             Act::Rope { layer, base, x } => {
                 let x = self.take(x);

@@ -523,7 +523,8 @@ fn scratch_floats(kind: &StepKind, options: &LowerOptions, tile_rows: usize) -> 
     match kind {
         StepKind::GatedLinear { .. } => options.max_rows.saturating_mul(2 * crate::exec::GATED_COLUMNS),
         StepKind::Attention { spec, .. } => {
-            let layout = KvLayout::new(options.kv_type, spec.head_dim).expect("invariant: checked when the step was made");
+            let layout =
+                KvLayout::new(options.kv_type, spec.head_dim).expect("invariant: checked when the step was made");
             crate::exec::group_attention(spec, layout).scratch_len(tile_rows)
         }
         StepKind::KvWrite { k, .. } => k.width,

@@ -281,7 +281,9 @@ fn pack_halves(rows: &[u8], cols: usize, out: &mut [u8]) {
 /// A cache line: memory for packed matrices that is aligned as they must be.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
-struct Line([u8; PACKED_ALIGN]);
+struct Line {
+    _bytes: [u8; PACKED_ALIGN],
+}
 
 /// A packed matrix in memory of its own.
 #[derive(Debug, Clone)]
@@ -303,7 +305,7 @@ impl Packed {
             shape.rows.saturating_mul(shape.dtype.row_bytes(shape.cols).unwrap_or(0)),
             file.len(),
         )?;
-        let mut packed = Self { shape, lines: vec![Line([0; PACKED_ALIGN]); bytes / PACKED_ALIGN] };
+        let mut packed = Self { shape, lines: vec![Line { _bytes: [0; PACKED_ALIGN] }; bytes / PACKED_ALIGN] };
         let (_, memory, _) = {
             // SAFETY: a line is an array of bytes, without padding.
             unsafe { packed.lines.align_to_mut::<u8>() }

@@ -304,9 +304,5 @@ impl LinearKernel {
 
 /// Outputs of different tokens must not overlap.
 fn check_stride(tokens: usize, rows: usize, out: RawOut) -> Result<(), KernelError> {
-    if tokens > 1 {
-        at_most("rows of the range, for the stride of the output", out.stride, rows)
-    } else {
-        Ok(())
-    }
+    if tokens > 1 { at_most("rows of the range, for the stride of the output", out.stride, rows) } else { Ok(()) }
 }

@@ -106,12 +106,6 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
-    fn load_f32_bytes(self, src: &[u8; 64]) -> F {
-        // SAFETY: 64 bytes are behind the reference; the loads need no alignment.
-        unsafe { [_mm256_loadu_ps(src.as_ptr().cast()), _mm256_loadu_ps(src.as_ptr().add(32).cast())] }
-    }
-
-    #[inline(always)]
     fn load_f16_bytes(self, src: &[u8; 32]) -> F {
         // SAFETY: 32 bytes are behind the reference; the loads need no alignment.
         unsafe {
@@ -119,16 +113,6 @@ impl Vector for Avx2 {
                 _mm256_cvtph_ps(_mm_loadu_si128(src.as_ptr().cast())),
                 _mm256_cvtph_ps(_mm_loadu_si128(src.as_ptr().add(16).cast())),
             ]
-        }
-    }
-
-    #[inline(always)]
-    fn load_bf16_bytes(self, src: &[u8; 32]) -> F {
-        // SAFETY: 32 bytes are behind the reference; the loads need no alignment.
-        unsafe {
-            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(src.as_ptr().cast()));
-            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(src.as_ptr().add(16).cast()));
-            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)), _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high))]
         }
     }
 

@@ -87,24 +87,9 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
-    fn load_f32_bytes(self, src: &[u8; 64]) -> __m512 {
-        // SAFETY: 64 bytes are behind the reference; the load needs no alignment.
-        unsafe { _mm512_loadu_ps(src.as_ptr().cast()) }
-    }
-
-    #[inline(always)]
     fn load_f16_bytes(self, src: &[u8; 32]) -> __m512 {
         // SAFETY: 32 bytes are behind the reference; the load needs no alignment.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(src.as_ptr().cast())) }
-    }
-
-    #[inline(always)]
-    fn load_bf16_bytes(self, src: &[u8; 32]) -> __m512 {
-        // SAFETY: 32 bytes are behind the reference; the load needs no alignment.
-        unsafe {
-            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(src.as_ptr().cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
-        }
     }
 
     #[inline(always)]

@@ -41,12 +41,8 @@ pub(super) trait Vector: Copy {
     fn splat(self, x: f32) -> Self::F;
     fn load(self, src: &[f32; LANES]) -> Self::F;
     fn store(self, v: Self::F, dst: &mut [f32; LANES]);
-    /// Sixteen f32 at any address.
-    fn load_f32_bytes(self, src: &[u8; 64]) -> Self::F;
     /// Sixteen f16 at any address, widened exactly.
     fn load_f16_bytes(self, src: &[u8; 32]) -> Self::F;
-    /// Sixteen bf16 at any address, widened exactly.
-    fn load_bf16_bytes(self, src: &[u8; 32]) -> Self::F;
     /// Sixteen signed bytes at any address, widened exactly.
     fn load_i8_bytes(self, src: &[u8; 16]) -> Self::F;
     /// Rounded to f16, nearest even; beyond the range infinite.

@@ -41,21 +41,9 @@ impl Vector for Portable {
     }
 
     #[inline(always)]
-    fn load_f32_bytes(self, src: &[u8; 64]) -> F {
-        let (lanes, _) = src.as_chunks::<4>();
-        each(|i| f32::from_le_bytes(lanes[i]))
-    }
-
-    #[inline(always)]
     fn load_f16_bytes(self, src: &[u8; 32]) -> F {
         let (lanes, _) = src.as_chunks::<2>();
         each(|i| f16::from_le_bytes(lanes[i]).to_f32())
-    }
-
-    #[inline(always)]
-    fn load_bf16_bytes(self, src: &[u8; 32]) -> F {
-        let (lanes, _) = src.as_chunks::<2>();
-        each(|i| bf16::from_le_bytes(lanes[i]).to_f32())
     }
 
     #[inline(always)]

@@ -44,6 +44,11 @@ fn every_op() -> Vec<(Op, Vec<Vec<f32>>, Vec<Weight<'static>>)> {
             vec![q.clone()],
             vec![matrix(7, 6, Q), matrix(8, 1, 6), matrix(9, 3, Q)],
         ),
+        (
+            Op::GatedLinear { input: Q, parts: [part("gate", 6, true), part("up", 6, false)], act: ActKind::Silu },
+            vec![q.clone()],
+            vec![matrix(7, 6, Q), matrix(8, 1, 6), matrix(9, 6, Q)],
+        ),
         (Op::Rope { n_heads: HEADS, head_dim: HEAD_DIM, spec: rope_spec() }, vec![q.clone()], vec![]),
         (Op::KvWrite { n_kv_heads: KV_HEADS, head_dim: HEAD_DIM }, vec![k.clone(), v.clone()], vec![]),
         (
@@ -114,6 +119,10 @@ fn every_operation_is_its_function() {
             Op::Linear { .. } => {
                 let bias = w[1].vector("", "", 6).unwrap();
                 vec![linear_f32(&w[0], Some(&bias), &x[0]).unwrap(), linear_f32(&w[2], None, &x[0]).unwrap()]
+            }
+            Op::GatedLinear { act, .. } => {
+                let gate = linear_f32(&w[0], Some(&w[1].vector("", "", 6).unwrap()), &x[0]).unwrap();
+                vec![gated_activation(*act, &gate, &linear_f32(&w[2], None, &x[0]).unwrap()).unwrap()]
             }
             Op::Rope { spec, .. } => vec![rope(spec, HEADS, HEAD_DIM, &x[0], c.positions).unwrap()],
             Op::KvWrite { .. } => {

@@ -47,7 +47,6 @@ impl RowLanes for Avx2 {
         fn splat_u(bits: u32) -> __m256i = _mm256_set1_epi32(bits as i32);
         fn and(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
         fn or(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
-        fn xor(a: __m256i, b: __m256i) -> __m256i = _mm256_xor_si256(a, b);
         fn shl(a: __m256i, bits: u32) -> __m256i = _mm256_sllv_epi32(a, _mm256_set1_epi32(bits as i32));
         fn shr(a: __m256i, bits: u32) -> __m256i = _mm256_srlv_epi32(a, _mm256_set1_epi32(bits as i32));
         fn sar(a: __m256i, bits: u32) -> __m256i = _mm256_srav_epi32(a, _mm256_set1_epi32(bits as i32));

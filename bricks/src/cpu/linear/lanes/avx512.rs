@@ -38,7 +38,6 @@ impl RowLanes for Avx512 {
         fn splat_u(bits: u32) -> __m512i = _mm512_set1_epi32(bits as i32);
         fn and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
         fn or(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
-        fn xor(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
         fn shl(a: __m512i, bits: u32) -> __m512i = _mm512_sllv_epi32(a, _mm512_set1_epi32(bits as i32));
         fn shr(a: __m512i, bits: u32) -> __m512i = _mm512_srlv_epi32(a, _mm512_set1_epi32(bits as i32));
         fn sar(a: __m512i, bits: u32) -> __m512i = _mm512_srav_epi32(a, _mm512_set1_epi32(bits as i32));

@@ -53,7 +53,6 @@ pub(in crate::cpu) trait RowLanes: Copy {
     fn splat_u(self, bits: u32) -> Self::U;
     fn and(self, a: Self::U, b: Self::U) -> Self::U;
     fn or(self, a: Self::U, b: Self::U) -> Self::U;
-    fn xor(self, a: Self::U, b: Self::U) -> Self::U;
     /// Each lane shifted left. Shifts are by a number of bits that need not be a constant: the compiler does not unroll all loops.
     fn shl(self, a: Self::U, bits: u32) -> Self::U;
     /// Each lane shifted right, zeros shifted in.

@@ -68,11 +68,6 @@ impl RowLanes for Portable {
     }
 
     #[inline(always)]
-    fn xor(self, a: U, b: U) -> U {
-        each_u(|i| a[i] ^ b[i])
-    }
-
-    #[inline(always)]
     fn shl(self, a: U, bits: u32) -> U {
         each_u(|i| a[i] << bits)
     }
