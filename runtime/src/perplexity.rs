@@ -232,7 +232,9 @@ mod tests {
         s.add(1.0);
         assert_eq!((s.mean(), s.standard_error()), (Some(1.0), None));
         let mut rest = Score::default();
-        [2.0, 3.0, 4.0].into_iter().for_each(|x| rest.add(x));
+        for x in [2.0, 3.0, 4.0] {
+            rest.add(x);
+        }
         s.merge(&rest);
         assert_eq!(s.mean(), Some(2.5));
         // Sample variance of 1..=4 is 5/3; of the mean of four, 5/12.

@@ -167,12 +167,16 @@ mod tests {
             .iter()
             .map(|nlls| {
                 let mut s = Score::default();
-                nlls.iter().for_each(|x| s.add(*x));
+                for x in *nlls {
+                    s.add(*x);
+                }
                 s
             })
             .collect();
         let mut sum = Score::default();
-        scores.iter().for_each(|s| sum.merge(s));
+        for s in &scores {
+            sum.merge(s);
+        }
         let model = ModelInfo { name: "SmolLM2 135M".into(), ..ModelInfo::default() };
         let mut report = Report::new(model, "cpu scalar".into(), 8, 21, &sum, &scores)?;
         report.build = BuildInfo { version: "1.2.3".into(), target: "x86_64-linux".into(), debug_assertions: false };
