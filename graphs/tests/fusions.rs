@@ -270,9 +270,9 @@ fn fusions_keep_the_meaning_of_random_graphs_and_never_cost_more() {
             assert_eq!(validate(&before).unwrap(), before);
             for (i, (name, fuse)) in FUSIONS.iter().enumerate() {
                 // Only what an earlier fusion made one brick can be fused with its activation.
-                let before = if *name == "fuse_gated" { fuse_gate_up(&before).unwrap() } else { before.clone() };
-                let after = fuse(&before).unwrap();
-                fused[i].set(fused[i].get() + u32::from(after.len() < before.len()));
+                let base = if *name == "fuse_gated" { fuse_gate_up(&before).unwrap() } else { before.clone() };
+                let after = fuse(&base).unwrap();
+                fused[i].set(fused[i].get() + u32::from(after.len() < base.len()));
                 check(&mut terms.borrow_mut(), name, &before, &after);
                 assert_eq!(fuse(&after).unwrap(), after, "{name} again");
             }

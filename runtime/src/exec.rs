@@ -257,28 +257,30 @@ impl<'a> Call<'a> {
         let (rows, width) = (self.rows.len(), dst.width);
         // What scratch memory has room for; whole Q8 blocks, so that a thread rounds what it computed.
         let most = self.plan.scratch.1 / (2 * rows) / 32 * 32;
-        let columns = chunk(width, m.size(), 32).min(most);
-        debug_assert!(columns > 0);
+        debug_assert!(most > 0);
         // SAFETY: the scratch area of this member is used by this thread only.
-        let scratch = unsafe { self.arena.slice_mut::<f32>(self.scratch(m), 2 * rows * columns) };
-        let (gate, up) = scratch.split_at_mut(rows * columns);
-        while let Some(range) = m.take(width, columns) {
-            let n = range.len();
-            for (matrix, out) in matrices.iter().zip([&mut *gate, &mut *up]) {
-                // The kernel adds the range's own numbers to the address.
-                let out = RawOut { ptr: out.as_mut_ptr().wrapping_sub(range.start), stride: n };
-                // SAFETY: `out` has `n` columns for each row, exclusively borrowed.
-                unsafe { self.matrix(matrix, range.clone(), rows, out) };
-            }
-            for (t, (gate, up)) in gate.chunks_exact_mut(n).zip(up.chunks_exact(n)).enumerate().take(rows) {
-                if keep {
-                    // SAFETY: columns `range` of every row belong to this thread until the next barrier.
-                    let out = unsafe { self.arena.slice_mut::<f32>(dst.offset + 4 * (t * width + range.start), n) };
-                    ok(cpu::gated_activation(self.simd(), act, gate, up, out));
-                    self.quantize(q8, t, range.start, out);
-                } else {
-                    ok(cpu::gated_activation_in_place(self.simd(), act, gate, up));
-                    self.quantize(q8, t, range.start, gate);
+        let scratch = unsafe { self.arena.slice_mut::<f32>(self.scratch(m), 2 * rows * most) };
+        let (gate, up) = scratch.split_at_mut(rows * most);
+        while let Some(taken) = m.take(width, chunk(width, m.size(), 32)) {
+            for from in taken.clone().step_by(most) {
+                let range = from..taken.end.min(from + most);
+                let n = range.len();
+                for (matrix, out) in matrices.iter().zip([&mut *gate, &mut *up]) {
+                    // The kernel adds the range's own numbers to the address.
+                    let out = RawOut { ptr: out.as_mut_ptr().wrapping_sub(from), stride: n };
+                    // SAFETY: `out` has `n` columns for each row, exclusively borrowed.
+                    unsafe { self.matrix(matrix, range.clone(), rows, out) };
+                }
+                for (t, (gate, up)) in gate.chunks_exact_mut(n).zip(up.chunks_exact(n)).enumerate().take(rows) {
+                    if keep {
+                        // SAFETY: columns `range` of every row belong to this thread until the next barrier.
+                        let out = unsafe { self.arena.slice_mut::<f32>(dst.offset + 4 * (t * width + from), n) };
+                        ok(cpu::gated_activation(self.simd(), act, gate, up, out));
+                        self.quantize(q8, t, from, out);
+                    } else {
+                        ok(cpu::gated_activation_in_place(self.simd(), act, gate, up));
+                        self.quantize(q8, t, from, gate);
+                    }
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Sixteen lanes in plain Rust.
 
-use half::{bf16, f16};
+use half::f16;
 
 use super::{LANES, Vector};
 
