@@ -12,8 +12,8 @@
 //! is a plain store to a cache line with one writer and one reader, there is no counter that all members fight for; two
 //! threads need one round.
 //!
-//! Work inside a step is handed out by [`Member::take`]: half of it as one fixed piece per member, without a shared counter,
-//! the rest in small pieces by an atomic counter, so that a thread that is slow or taken away delays little.
+//! Work inside a step is handed out by [`Member::take`]: half of it as one fixed share per member, without a shared counter,
+//! the rest by an atomic counter, so that a thread that is slow or taken away delays little.
 //!
 //! Waiting is spin-then-park, inside a call and between calls: an idle gang uses no processor time, and a thread that waits
 //! for one that has lost its core soon gives up its own. Where that is the rule (more threads than cores) members stop
@@ -73,7 +73,7 @@ struct Shared {
     message: std::sync::Mutex<Option<String>>,
     /// The last barrier whose signal of round `r` has reached member `i`, at `r · size + i`.
     signals: Box<[Padded<AtomicU32>]>,
-    /// Work handed out beyond the fixed pieces: of this epoch, and of the next one (kept zero).
+    /// Work handed out beyond the fixed shares: of this epoch, and of the next one (kept zero).
     taken: [Padded<AtomicUsize>; 2],
     seats: Box<[Padded<Seat>]>,
 }
@@ -148,13 +148,18 @@ pub struct Member<'a> {
     patience: &'a Patience,
     /// Barriers passed, modulo 2³².
     epoch: Cell<u32>,
-    /// Items of this epoch that are handed out without a shared counter; `None` before the first [`Member::take`].
-    fixed: Cell<Option<usize>>,
+    /// Whether nothing was taken in this epoch yet; then the next two mean nothing.
+    fresh: Cell<bool>,
+    /// What is left of this member's own share, from and to.
+    own: Cell<(usize, usize)>,
+    /// Items that belong to somebody's own share; the shared counter hands out the rest.
+    fixed: Cell<usize>,
 }
 
 impl<'a> Member<'a> {
     fn new(shared: &'a Shared, index: usize, epoch: u32, patience: &'a Patience) -> Self {
-        Self { shared, index, patience, epoch: Cell::new(epoch), fixed: Cell::new(None) }
+        let (fresh, own, fixed) = (Cell::new(true), Cell::new((0, 0)), Cell::new(0));
+        Self { shared, index, patience, epoch: Cell::new(epoch), fresh, own, fixed }
     }
 
     /// This thread's number, `0..size`; 0 is the leader.
@@ -167,23 +172,26 @@ impl<'a> Member<'a> {
         self.shared.size
     }
 
-    /// Takes the next piece of `0..total`, or `None` when all is handed out. Pieces begin at multiples of `chunk`; they have
-    /// `chunk` items or, the first one of a member, a multiple (the last one of all: the rest).
-    /// Every member must use the same `total` and `chunk` between two barriers.
+    /// Takes the next piece of `0..total`, or `None` when all is handed out. Pieces begin at multiples of `chunk` and have
+    /// `chunk` items, the last one the rest. Every member must use the same `total` and `chunk` between two barriers.
     pub fn take(&self, total: usize, chunk: usize) -> Option<Range<usize>> {
         debug_assert!(chunk > 0);
         let s = self.shared;
-        let Some(fixed) = self.fixed.get() else {
-            if s.size == 1 {
-                self.fixed.set(Some(total));
-                return (total > 0).then_some(0..total);
-            }
-            // Half of the work, but at least one chunk each.
-            let piece = (total / (2 * s.size) / chunk).max(1).saturating_mul(chunk);
-            self.fixed.set(Some(piece.saturating_mul(s.size)));
-            let start = piece.saturating_mul(self.index);
-            return if start < total { Some(start..start.saturating_add(piece).min(total)) } else { None };
-        };
+        if self.fresh.replace(false) {
+            // Half of the work, but at least one chunk each; alone, all of it.
+            let whole = if s.size == 1 { total.div_ceil(chunk) } else { (total / (2 * s.size) / chunk).max(1) };
+            let share = whole.saturating_mul(chunk);
+            let start = share.saturating_mul(self.index).min(total);
+            self.own.set((start, start.saturating_add(share).min(total)));
+            self.fixed.set(share.saturating_mul(s.size).min(total));
+        }
+        let (start, end) = self.own.get();
+        if start < end {
+            let stop = start.saturating_add(chunk).min(end);
+            self.own.set((stop, end));
+            return Some(start..stop);
+        }
+        let fixed = self.fixed.get();
         if fixed >= total {
             return None;
         }
@@ -193,7 +201,7 @@ impl<'a> Member<'a> {
 
     /// Waits for all members, then starts a new round of [`Member::take`].
     pub fn barrier(&self) {
-        self.fixed.set(None);
+        self.fresh.set(true);
         let s = self.shared;
         if s.size == 1 {
             return;

@@ -146,6 +146,8 @@ fn pieces_begin_at_multiples_of_the_chunk_and_cover_everything_once() {
             let work = |m: &Member<'_>| {
                 while let Some(r) = m.take(total, chunk) {
                     assert!(r.start.is_multiple_of(chunk) && !r.is_empty(), "{r:?}");
+                    // Callers have scratch memory for one chunk.
+                    assert!(r.len() == chunk.min(total - r.start), "{r:?} is no chunk of {chunk}");
                     pieces.lock().unwrap().push((r.start, r.end));
                 }
                 assert_eq!(m.take(total, chunk), None, "nothing comes after the end");
