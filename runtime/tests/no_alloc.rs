@@ -55,13 +55,18 @@ fn counted(f: impl FnOnce()) -> usize {
     COUNT.load(Ordering::SeqCst)
 }
 
-fn decode_steps<R: Recorder>(name: &str, threads: usize, recorder: impl FnOnce(&brick_runtime::Engine) -> R) -> usize {
+fn decode_steps<R: Recorder>(
+    name: &str,
+    threads: usize,
+    prompt: usize,
+    recorder: impl FnOnce(&brick_runtime::Engine) -> R,
+) -> usize {
     let m = model(name);
-    let mut e = engine(&m, &EngineOptions { threads, ..options() });
+    let mut e = engine(&m, &EngineOptions { threads, context: prompt + 64, max_rows: prompt, ..options() });
     let mut recorder = recorder(&e);
     let sequence = e.new_sequence().unwrap();
-    let ids = tokens(30, m.spec.vocab, 1);
-    let mut batch = Batch::with_capacity(64);
+    let ids = tokens(prompt, m.spec.vocab, 1);
+    let mut batch = Batch::with_capacity(prompt);
     batch.push_tokens(sequence, 0, &ids);
     let mut history = ids.clone();
     history.reserve(64);
@@ -135,10 +140,12 @@ fn decoding_allocates_nothing() {
     assert!(counted(|| drop(std::hint::black_box(vec![1u8; 100]))) >= 2, "the counter counts");
     for name in MODELS {
         for threads in [1, 2] {
-            assert_eq!(decode_steps(name, threads, |_| NoRecord), 0, "{name}, {threads} threads");
+            assert_eq!(decode_steps(name, threads, 30, |_| NoRecord), 0, "{name}, {threads} threads");
         }
     }
-    let recorded = decode_steps("qwen2-tiny", 2, |e| BrickProfiler::new(&e.plan().info, 64));
+    // Attention of one row is shared out to both threads.
+    assert_eq!(decode_steps("qwen2-tiny", 2, 500, |_| NoRecord), 0, "long context");
+    let recorded = decode_steps("qwen2-tiny", 2, 30, |e| BrickProfiler::new(&e.plan().info, 64));
     assert_eq!(recorded, 0, "while recording");
     for mode in [Speculation::Fixed(7), Speculation::Auto] {
         let (mut drafted, mut accepted) = (0, 0);

@@ -95,12 +95,6 @@ struct Scratch<'a> {
     next: &'a mut [f32],
 }
 
-fn take<'a>(rest: &mut &'a mut [f32], n: usize) -> &'a mut [f32] {
-    let (part, tail) = std::mem::take(rest).split_at_mut(n);
-    *rest = tail;
-    part
-}
-
 impl AttentionGroup {
     /// Rows of a tile with good reuse of keys and values, for calls with many rows.
     pub fn tile_rows(&self) -> usize {
@@ -135,24 +129,24 @@ impl AttentionGroup {
         .fold(0, usize::saturating_add)
     }
 
-    fn scratch<'a>(&self, rows: usize, mut rest: &'a mut [f32]) -> Result<Scratch<'a>, KernelError> {
+    fn scratch<'a>(&self, rows: usize, rest: &'a mut [f32]) -> Result<Scratch<'a>, KernelError> {
         at_most("scratch of attention", rest.len(), self.scratch_len(rows))?;
         let vectors = rows * self.heads;
-        Ok(Scratch {
-            q: take(&mut rest, (vectors * self.layout.head_dim()).next_multiple_of(LANES)),
-            scores: take(&mut rest, vectors * SPLIT),
-            wide: take(&mut rest, PAGE * self.stride()),
-            scales: take(&mut rest, self.stride()),
-            state: take(&mut rest, self.record_len(rows)),
-            next: take(&mut rest, self.record_len(rows)),
-        })
+        let record = self.record_len(rows);
+        let (q, rest) = rest.split_at_mut((vectors * self.layout.head_dim()).next_multiple_of(LANES));
+        let (scores, rest) = rest.split_at_mut(vectors * SPLIT);
+        let (wide, rest) = rest.split_at_mut(PAGE * self.stride());
+        let (scales, rest) = rest.split_at_mut(self.stride());
+        let (state, rest) = rest.split_at_mut(record);
+        Ok(Scratch { q, scores, wide, scales, state, next: &mut rest[..record] })
     }
 
-    fn record<'a>(&self, rows: usize, mut rest: &'a mut [f32]) -> Record<'a> {
+    fn record<'a>(&self, rows: usize, rest: &'a mut [f32]) -> Record<'a> {
         let vectors = rows * self.heads;
         let padded = vectors.next_multiple_of(LANES);
-        let (max, sum) = (take(&mut rest, padded), take(&mut rest, padded));
-        Record { max, sum, out: take(&mut rest, vectors * self.stride()) }
+        let (max, rest) = rest.split_at_mut(padded);
+        let (sum, rest) = rest.split_at_mut(padded);
+        Record { max, sum, out: &mut rest[..vectors * self.stride()] }
     }
 
     /// `softmax(scale · q · Kᵀ) · V` for every row of a tile, over the positions it sees: `[rows][heads][head_dim]`, in `scratch`. A
