@@ -169,6 +169,7 @@ impl<F: Format> Sink<Avx512> for Keep<F> {
 #[inline(always)]
 unsafe fn tiles<F: Format>(l: Avx512, job: &Job<'_, Q8Acts<'_>>, tokens: usize) {
     let chunks = job.cols / BLOCK;
+    #[allow(clippy::large_stack_arrays)] // 100 KB of a thread with 2 MB; not initialised, and no allocation in a step
     let mut panels = [const { MaybeUninit::<Panel>::uninit() }; GROUPS];
     let mut factors = MaybeUninit::<Factors>::uninit();
     // Sums of tokens that a partial tile lacks are read (and not used): they must be numbers.
@@ -200,9 +201,9 @@ unsafe fn tiles<F: Format>(l: Avx512, job: &Job<'_, Q8Acts<'_>>, tokens: usize) 
                 // groups are filled.
                 unsafe {
                     if n == TOKENS {
-                        full.load()
+                        full.load();
                     } else {
-                        part.load()
+                        part.load();
                     }
                     load_factors::<F::Coding>(job, t, n, first, len, factors.as_mut_ptr());
                     for (i, panel) in panels.iter().enumerate().take(groups) {

@@ -100,8 +100,8 @@ impl<E: Element> Kernel for Float<'_, E> {
         while start < job.rows.end {
             let first = vector(start);
             let next = start + lanes;
-            // SAFETY: rows and tokens are the job's.
             if next < job.rows.end {
+                // SAFETY: rows and tokens are the job's.
                 unsafe { rows::<S, E, VECTORS>(s, job, [first, vector(next)]) };
                 start = next + lanes;
             } else {

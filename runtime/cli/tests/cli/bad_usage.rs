@@ -24,8 +24,8 @@ fn a_prompt_longer_than_the_context() {
 #[test]
 fn heads_that_a_q8_cache_cannot_hold() {
     let shell = Shell::new();
-    shell.write("tiny.gguf", &tiny::model());
-    let run = shell.brick("run tiny.gguf --raw -n 1 --kv-type q8_0").arg("ab");
+    shell.write("tiny.gguf", tiny::model());
+    let run = shell.brick("run tiny.gguf --raw -n 1 --kv-type q8_0 ab");
     run.fails(1, &["blk.0", "KV cache in q8_0", "multiple of 32", "found 16"]);
     shell.brick("run tiny.gguf --kv-type q4_0 ab").fails(2, &["q4_0", "f16, q8_0"]);
 }

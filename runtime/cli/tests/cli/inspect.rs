@@ -42,8 +42,8 @@ fn inspect_shows_files_that_cannot_run() {
     assert_eq!(shell.brick("inspect odd.gguf --json").json()["architecture"], serde_json::Value::Null);
 }
 
-const PASSES: [&str; 7] =
-    ["validate", "fuse-qkv", "fuse-gate-up", "fuse-residual-norm", "fuse-rope-kv", "liveness", "place"];
+const PASSES: [&str; 8] =
+    ["validate", "fuse-qkv", "fuse-gate-up", "fuse-gated", "fuse-residual-norm", "fuse-rope-kv", "liveness", "place"];
 
 #[test]
 fn a_graph_after_every_pass() {
@@ -54,8 +54,8 @@ fn a_graph_after_every_pass() {
     assert_eq!(names, PASSES);
     let bricks: Vec<_> = passes.iter().map(|p| p["bricks"].as_u64().unwrap()).collect();
     assert!(bricks.is_sorted_by(|a, b| a >= b), "fusions only merge: {bricks:?}");
-    assert!(bricks[0] > bricks[4]);
-    assert!(passes[6]["arena_bytes"].as_u64().unwrap() > 0);
+    assert!(bricks[0] > bricks[5]);
+    assert!(passes[7]["arena_bytes"].as_u64().unwrap() > 0);
     let table = shell.brick("graph qwen2-tiny.gguf --passes").succeeds();
     for (pass, n) in PASSES.iter().zip(&bricks) {
         let line = table.stdout.lines().find(|l| l.starts_with(pass)).unwrap();

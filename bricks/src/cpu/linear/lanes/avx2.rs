@@ -107,7 +107,7 @@ impl RowLanes for Avx2 {
         let mut sums = offset;
         for (sums, acts) in sums.iter_mut().zip(acts) {
             // SAFETY: the caller promises this token's activations.
-            *sums = unsafe { self.dot::<C>(codes, acts, *sums) };
+            *sums = unsafe { Self::dot::<C>(codes, acts, *sums) };
         }
         sums
     }
@@ -119,8 +119,8 @@ impl Avx2 {
     /// # Safety
     /// 32 activations are readable from `acts` on.
     #[inline(always)]
-    unsafe fn dot<C: Coding>(self, codes: &[__m256i; 8], acts: *const i8, offset: [__m256i; 2]) -> [__m256i; 2] {
-        // SAFETY: the caller promises 32 activations; the loads need no alignment; `self` proves the instructions.
+    unsafe fn dot<C: Coding>(codes: &[__m256i; 8], acts: *const i8, offset: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: the caller promises 32 activations; the loads need no alignment; the caller has the instructions.
         unsafe {
             // Codes of 8 bits are made signed there, which is what the offset stands for.
             let mut sums = if C::SUBS == 2 {

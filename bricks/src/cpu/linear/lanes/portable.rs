@@ -158,7 +158,7 @@ impl RowLanes for Portable {
         let mut sums = offset;
         for (sums, acts) in sums.iter_mut().zip(acts) {
             // SAFETY: the caller promises this token's activations.
-            *sums = unsafe { self.dot::<C>(codes, acts, *sums) };
+            *sums = unsafe { Self::dot::<C>(codes, acts, *sums) };
         }
         sums
     }
@@ -170,7 +170,7 @@ impl Portable {
     /// # Safety
     /// 32 activations are readable from `acts` on.
     #[inline(always)]
-    unsafe fn dot<C: Coding>(self, codes: &[U; 8], acts: *const i8, offset: [U; 2]) -> [U; 2] {
+    unsafe fn dot<C: Coding>(codes: &[U; 8], acts: *const i8, offset: [U; 2]) -> [U; 2] {
         // SAFETY: the caller promises 32 activations; arrays of bytes need no alignment.
         let (acts, _) = unsafe { &*acts.cast::<[i8; 32]>() }.as_chunks::<4>();
         let mut halves = [[0i32; ROWS]; 2];
