@@ -1,6 +1,7 @@
 //! Where a plan finds its weights: the file's bytes, and the matrices packed from them.
 
 use brick_graphs::{Graph, WeightId};
+use bricks::WeightShape;
 use bricks::cpu::gang::{Gang, GangPanic, Member};
 use bricks::cpu::linear::{PackedMatrix, PackedShape, ROW_GROUP};
 
@@ -15,6 +16,15 @@ pub trait Weights: Send + Sync {
     fn release(&self, weight: WeightId) {
         let _ = weight;
     }
+}
+
+/// Whether a matrix has as many bytes as its shape asks for; in words if not.
+pub(crate) fn expect_bytes(shape: WeightShape, found: usize) -> Result<(), String> {
+    let WeightShape { dtype, rows, cols } = shape;
+    if dtype.row_bytes(cols).and_then(|r| r.checked_mul(rows)) == Some(found) {
+        return Ok(());
+    }
+    Err(format!("expected {rows} rows of {cols} values in {dtype}, found {found} bytes"))
 }
 
 /// Weights cannot be packed.
@@ -80,14 +90,7 @@ impl PackedWeights {
                 let error =
                     |reason: String| PackError::Weight { brick: brick.name.clone(), weight: info.name.clone(), reason };
                 let s = info.shape;
-                let file = s.dtype.row_bytes(s.cols).and_then(|r| r.checked_mul(s.rows));
-                let found = weights.bytes(id).len();
-                if file != Some(found) {
-                    let (rows, cols, dtype) = (s.rows, s.cols, s.dtype);
-                    return Err(error(format!(
-                        "expected {rows} rows of {cols} values in {dtype}, found {found} bytes"
-                    )));
-                }
+                expect_bytes(s, weights.bytes(id).len()).map_err(error)?;
                 let shape = PackedShape { dtype: s.dtype, rows: s.rows, cols: s.cols };
                 let bytes = shape.bytes().map_err(|e| error(e.to_string()))?;
                 matrices[id.index()] = Some(Place { shape, offset: end, bytes });

@@ -29,6 +29,8 @@ pub mod probe;
 mod rope;
 mod rows;
 mod simd;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 pub use embed::embed_row;
 pub use error::KernelError;

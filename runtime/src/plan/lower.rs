@@ -9,7 +9,7 @@ use bricks::cpu::linear::LinearKernel;
 use bricks::{Dim, Op, RopeSpec, Rows, ValueType};
 
 use super::{AttentionLimits, FusedRope, LinearInput, LinearMatrix, Plan, Q8Slot, RopeTable, Slot, Step, StepKind};
-use crate::weights::Weights;
+use crate::weights::{Weights, expect_bytes};
 
 /// What a plan is made for.
 #[derive(Debug, Clone, Copy)]
@@ -216,18 +216,10 @@ impl Lowering<'_> {
     /// Checks that a matrix's bytes are all there.
     fn check_bytes(&self, brick: &Brick, weight: WeightId) -> Result<(), LowerError> {
         let info = self.graph.weight(weight);
-        let (shape, found) = (info.shape, self.weights.bytes(weight).len());
-        let expected = shape.dtype.row_bytes(shape.cols).and_then(|r| r.checked_mul(shape.rows));
-        if expected == Some(found) {
-            return Ok(());
-        }
-        Err(LowerError::Weight {
+        expect_bytes(info.shape, self.weights.bytes(weight).len()).map_err(|reason| LowerError::Weight {
             brick: brick.name.clone(),
             weight: info.name.clone(),
-            reason: format!(
-                "expected {} rows of {} values in {}, found {found} bytes",
-                shape.rows, shape.cols, shape.dtype
-            ),
+            reason,
         })
     }
 

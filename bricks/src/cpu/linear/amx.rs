@@ -22,6 +22,7 @@ use super::layout::ROW_GROUP;
 use super::quantised::{Quantised, Token};
 use super::{Job, Q8Acts};
 use crate::cpu::simd::{Avx512, Kernel};
+use crate::cpu::tiles::TileConfig;
 use crate::quant::q8::BLOCK;
 
 /// Tokens of a full tile.
@@ -59,40 +60,11 @@ const BATCH: usize = 4;
 #[repr(C, align(64))]
 struct Sums([[[i32; ROW_GROUP]; TOKENS]; 2 * BATCH]);
 
-/// The tile configuration of palette 1.
-#[repr(C, align(64))]
-struct Config {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    bytes_per_row: [u16; 16],
-    rows: [u8; 16],
-}
-
-impl Config {
-    /// Tiles 0 to 3 are sums (16 rows × 64 bytes), 4 and 5 tokens (`tokens` rows × `inputs` bytes), 6 and 7 weights
-    /// (`inputs / 4` quads × 64 bytes).
-    fn new(tokens: usize, inputs: usize) -> Self {
-        let mut config = Self { palette: 1, start_row: 0, reserved: [0; 14], bytes_per_row: [0; 16], rows: [0; 16] };
-        for tile in 0..8 {
-            let (rows, bytes) = match tile {
-                0..4 => (tokens, 64),
-                4 | 5 => (tokens, inputs),
-                _ => (inputs / 4, 64),
-            };
-            config.rows[tile] = rows as u8;
-            config.bytes_per_row[tile] = bytes as u16;
-        }
-        config
-    }
-
-    /// # Safety
-    /// The processor has AMX and the system has granted it. No other code of this thread uses tiles.
-    #[inline(always)]
-    unsafe fn load(&self) {
-        // SAFETY: the configuration is valid: at most 16 rows and 64 bytes per tile. Tile registers are nobody else's.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) self, options(nostack, readonly)) };
-    }
+/// Tiles 0 to 3 are sums (`tokens` rows × 64 bytes), 4 and 5 tokens (`tokens` rows × `inputs` bytes), 6 and 7 weights
+/// (`inputs / 4` quads × 64 bytes).
+fn config(tokens: usize, inputs: usize) -> TileConfig {
+    let (sums, acts, codes) = ((tokens, 64), (tokens, inputs), (inputs / 4, 64));
+    TileConfig::new([sums, sums, sums, sums, acts, acts, codes, codes])
 }
 
 /// Returns the tile registers to their initial state when the call ends.
@@ -175,8 +147,8 @@ unsafe fn tiles<F: Format>(l: Avx512, job: &Job<'_, Q8Acts<'_>>, tokens: usize) 
     // Sums of tokens that a partial tile lacks are read (and not used): they must be numbers.
     let mut sums = MaybeUninit::<Sums>::zeroed();
     let inputs = BLOCK / F::Coding::SUBS;
-    let full = Config::new(TOKENS, inputs);
-    let part = Config::new(tokens % TOKENS, inputs);
+    let full = config(TOKENS, inputs);
+    let part = config(tokens % TOKENS, inputs);
     let _release = Release;
     let mut group = job.rows.start / ROW_GROUP;
     let end = job.rows.end.div_ceil(ROW_GROUP);
@@ -363,7 +335,7 @@ macro_rules! by_sign {
 /// `sums[t][r] = Σ acts[t][i] · codes[i][r]` for the tokens and inputs of the configuration.
 ///
 /// # Safety
-/// AMX is granted and configured (see [`Config`]); `acts` has as many rows of `stride` bytes as there are tokens, `codes` a
+/// AMX is granted and configured (see [`config`]); `acts` has as many rows of `stride` bytes as there are tokens, `codes` a
 /// vector for every quad, and `sums` one for every token.
 #[inline(always)]
 unsafe fn dot<C: Coding>(acts: *const i8, stride: usize, codes: *const u8, sums: *mut i32) {

@@ -4,26 +4,9 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 
 use super::{SimdLevel, TileType};
+use crate::cpu::tiles::TileConfig;
 
-/// Eight tiles of 16 rows of 64 bytes, in the layout of `ldtilecfg`.
-#[repr(C, align(64))]
-struct Config {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-static CONFIG: Config = {
-    let (mut row_bytes, mut rows, mut i) = ([0; 16], [0; 16], 0);
-    while i < 8 {
-        row_bytes[i] = 64;
-        rows[i] = 16;
-        i += 1;
-    }
-    Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
-};
+static CONFIG: TileConfig = TileConfig::new([(16, 64); 8]);
 
 /// Multiply-adds of one product, times two: 16 × 16 outputs of 64 bytes of inputs each.
 const INT8_OPS: u64 = 2 * 16 * 16 * 64;
