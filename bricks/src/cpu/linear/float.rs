@@ -7,9 +7,9 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use super::Job;
 use super::lanes::{Owned, RowLanes};
-use super::layout::{Layout, PackedAt, ROW_GROUP};
+use super::layout::{HALF, Layout, PACKED_ALIGN, PLANE, PackedAt, ROW_GROUP};
+use super::{AHEAD, Job};
 use crate::DType;
 use crate::cpu::simd::{Kernel, Simd};
 
@@ -185,6 +185,18 @@ unsafe fn tile<L: RowLanes, E: Element, const V: usize, const N: usize, const ST
         while k < len {
             let end = len.min(k + RUN);
             let mut chain = [[zero; V]; N];
+            if STREAM {
+                let layout = const { Layout::of(E::DTYPE) };
+                let bytes = layout.planes * PLANE + layout.halves * HALF;
+                for rows in rows {
+                    let run = rows.at.skip(layout, first + k);
+                    // A type of floats has planes alone or halves alone.
+                    let at = if layout.planes > 0 { run.planes } else { run.halves };
+                    for line in (0..RUN * bytes).step_by(PACKED_ALIGN) {
+                        l.prefetch(at.wrapping_add(AHEAD + line));
+                    }
+                }
+            }
             while k < end {
                 let mut weights = [zero; V];
                 for (v, w) in weights.iter_mut().enumerate() {

@@ -8,8 +8,8 @@ use std::mem::MaybeUninit;
 
 use super::format::{Chunk, Coding, Format, Sink};
 use super::lanes::{Owned, RowLanes};
-use super::layout::{PackedAt, ROW_GROUP};
-use super::{Job, Q8Acts};
+use super::layout::{HALF, PLANE, PackedAt, ROW_GROUP};
+use super::{AHEAD, Job, Q8Acts};
 use crate::cpu::simd::{Kernel, Simd};
 use crate::quant::q8::BLOCK;
 
@@ -237,9 +237,19 @@ unsafe fn direct<L: RowLanes, F: Format, const N: usize>(l: L, job: &Job<'_, Q8A
     unsafe {
         let mut sink =
             Use::<L, F, N> { tokens: tokens(job, t), first: 0, acc: [l.splat_r(0.0); N], format: PhantomData };
-        for block in 0..job.cols / F::DTYPE.block_len() {
+        let blocks = job.cols / F::DTYPE.block_len();
+        let group = blocks * (F::LAYOUT.planes * PLANE + F::LAYOUT.halves * HALF);
+        for block in 0..blocks {
             sink.first = block * F::CHUNKS;
-            F::unpack(l, rows.at.skip(F::LAYOUT, block), &mut sink);
+            let at = rows.at.skip(F::LAYOUT, block);
+            // Groups follow one another, each with its halves behind its planes.
+            for plane in 0..F::LAYOUT.planes {
+                l.prefetch(at.planes.wrapping_add(AHEAD + plane * PLANE));
+            }
+            for half in 0..F::LAYOUT.halves {
+                l.prefetch(at.halves.wrapping_add(group + half * HALF));
+            }
+            F::unpack(l, at, &mut sink);
         }
         for (i, acc) in sink.acc.into_iter().enumerate().take(job.tokens - t) {
             finish(l, job, rows, t + i, acc);

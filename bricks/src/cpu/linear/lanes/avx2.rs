@@ -80,6 +80,12 @@ impl RowLanes for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // SAFETY: a prefetch of any address is a hint without effect on memory.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+
+    #[inline(always)]
     fn lookup(self, table: &[u8; 16], bytes: __m256i) -> __m256i {
         // SAFETY: the table is 16 bytes; the load needs no alignment; the rest is arithmetic on registers.
         unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), bytes) }

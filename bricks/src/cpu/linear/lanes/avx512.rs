@@ -74,6 +74,12 @@ impl RowLanes for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // SAFETY: a prefetch of any address is a hint without effect on memory.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+
+    #[inline(always)]
     fn lookup(self, table: &[u8; 16], bytes: __m512i) -> __m512i {
         // SAFETY: the table is 16 bytes; the load needs no alignment; the rest is arithmetic on registers.
         unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), bytes) }

@@ -49,6 +49,9 @@ pub(in crate::cpu) trait RowLanes: Copy {
     /// `2 · ROWS` bytes are readable from `src` on.
     unsafe fn load_u16s(self, src: *const u8) -> Self::U;
 
+    /// Asks for the cache line at `at` to be brought near; any address will do.
+    fn prefetch(self, at: *const u8);
+
     /// The same 32 bits in every lane.
     fn splat_u(self, bits: u32) -> Self::U;
     fn and(self, a: Self::U, b: Self::U) -> Self::U;

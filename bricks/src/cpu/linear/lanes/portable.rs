@@ -88,6 +88,9 @@ impl RowLanes for Portable {
     }
 
     #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
     fn lookup(self, table: &[u8; 16], bytes: U) -> U {
         each_u(|i| u32::from_le_bytes(bytes[i].to_le_bytes().map(|b| table[usize::from(b & 15)])))
     }
