@@ -124,22 +124,32 @@ impl<'a> Call<'a> {
                     ok(cpu::rope_row(self.simd(), *style, out, *head_dim, cos, sin));
                 });
             }
-            StepKind::KvWrite { layer, k, v, head_dim, rope, .. } => {
-                // Threads that write neighbouring positions would pass cache lines to and fro.
+            StepKind::KvWrite { layer, k, v, n_kv_heads, head_dim, rope } => {
+                let (heads, dim) = (*n_kv_heads, *head_dim);
+                // Threads that write neighbouring positions would pass cache lines to and fro. A few rows are shared out head by
+                // head: what takes time is waiting for the lines of a page, one for each element of a key.
                 let rows = self.rows.len();
-                let at_least = if rows >= 2 * BLOCK * m.size() { BLOCK } else { 1 };
-                each_rows(m, rows, at_least, |t| {
+                let at_least = if rows >= 2 * BLOCK * m.size() { BLOCK * heads } else { 1 };
+                each_rows(m, rows * heads, at_least, |item| {
+                    let (t, head) = (item / heads, item % heads);
+                    let part = head * dim..(head + 1) * dim;
                     // SAFETY: the scratch area of this member is used by this thread only.
-                    let rotated = unsafe { self.arena.slice_mut::<f32>(self.scratch(m), k.width) };
-                    rotated.copy_from_slice(self.row(*k, t));
+                    let key = unsafe { self.arena.slice_mut::<f32>(self.scratch(m), dim) };
+                    key.copy_from_slice(&self.row(*k, t)[part.clone()]);
                     if let Some(r) = rope {
                         let (cos, sin) = self.rotation(r.table, t);
-                        ok(cpu::rope_row(self.simd(), r.style, rotated, *head_dim, cos, sin));
-                        let q = self.row_mut(r.q_out, t);
-                        q.copy_from_slice(self.row(r.q, t));
-                        ok(cpu::rope_row(self.simd(), r.style, q, *head_dim, cos, sin));
+                        ok(cpu::rope_row(self.simd(), r.style, key, dim, cos, sin));
+                        let all = r.q.width / dim;
+                        let part = head * all / heads * dim..(head + 1) * all / heads * dim;
+                        // SAFETY: these columns of row `t` belong to this item, and so to this thread until the next barrier.
+                        let q = unsafe {
+                            let offset = r.q_out.offset + 4 * (t * r.q_out.width + part.start);
+                            self.arena.slice_mut::<f32>(offset, part.len())
+                        };
+                        q.copy_from_slice(&self.row(r.q, t)[part]);
+                        ok(cpu::rope_row(self.simd(), r.style, q, dim, cos, sin));
                     }
-                    self.write_kv(*layer, t, rotated, self.row(*v, t));
+                    self.write_kv(*layer, t, head, key, &self.row(*v, t)[part]);
                 });
             }
             StepKind::Attention { layer, q, spec, dst, q8, records } => {

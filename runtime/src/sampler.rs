@@ -140,7 +140,8 @@ impl Sampler {
     /// # Errors
     /// [`SamplerError::NotFinite`] when a logit is NaN or none is finite.
     pub fn sample(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32, SamplerError> {
-        if let Some(token) = logits.iter().position(|x| x.is_nan()) {
+        if has_nan(logits) {
+            let token = logits.iter().position(|x| x.is_nan()).unwrap_or(0);
             return Err(SamplerError::NotFinite { token });
         }
         let o = &self.options;
@@ -244,15 +245,29 @@ fn min_p(candidates: &mut Vec<Candidate>, p: f32) {
     candidates.retain(|c| c.logit >= floor);
 }
 
+/// Values that are looked at together: independent lanes, which compilers turn into vectors.
+const TOGETHER: usize = 32;
+
+fn has_nan(logits: &[f32]) -> bool {
+    let (blocks, rest) = logits.as_chunks::<TOGETHER>();
+    blocks.iter().any(|block| block.iter().fold(false, |nan, x| nan | x.is_nan())) || rest.iter().any(|x| x.is_nan())
+}
+
 /// Index of the largest value, the first among equals; `None` if nothing is above −∞. NaN is never chosen.
 pub fn argmax(logits: &[f32]) -> Option<u32> {
-    let mut best: Option<(u32, f32)> = None;
-    for (i, &x) in logits.iter().enumerate() {
-        if x > best.map_or(f32::NEG_INFINITY, |b| b.1) {
-            best = Some((i as u32, x));
+    let (blocks, rest) = logits.as_chunks::<TOGETHER>();
+    let mut lanes = [f32::NEG_INFINITY; TOGETHER];
+    for block in blocks {
+        for (best, &x) in lanes.iter_mut().zip(block) {
+            // False for NaN.
+            *best = if x > *best { x } else { *best };
         }
     }
-    best.map(|b| b.0)
+    let best = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |best, &x| if x > best { x } else { best });
+    if best == f32::NEG_INFINITY {
+        return None;
+    }
+    logits.iter().position(|&x| x == best).map(|i| i as u32)
 }
 
 /// A token with its log-probability.
@@ -379,6 +394,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_highest_logit_is_found_in_any_lane(
+            logits in proptest::collection::vec(
+                prop_oneof![4 => (-3i8..3).prop_map(f32::from), 1 => Just(f32::NAN), 1 => Just(f32::NEG_INFINITY)],
+                0..150,
+            ),
+        ) {
+            let mut expected: Option<(u32, f32)> = None;
+            for (i, &x) in logits.iter().enumerate() {
+                if x > expected.map_or(f32::NEG_INFINITY, |b| b.1) {
+                    expected = Some((i as u32, x));
+                }
+            }
+            prop_assert_eq!(argmax(&logits), expected.map(|b| b.0));
+            prop_assert_eq!(has_nan(&logits), logits.iter().any(|x| x.is_nan()));
+        }
+
         #[test]
         fn always_a_legal_token(logits in proptest::collection::vec(-1e4f32..1e4, 1..200), seed: u64, k in 0usize..50,
                                 p in 0.01f32..=1.0, m in 0.0f32..=1.0, t in 0.01f32..5.0) {

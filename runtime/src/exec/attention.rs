@@ -240,22 +240,19 @@ impl Call<'_> {
         unsafe { std::slice::from_raw_parts(self.kv_memory.ptr.add(at), len) }
     }
 
-    /// Stores one row's keys and values at its position.
-    pub(super) fn write_kv(&self, layer: usize, t: usize, k: &[f32], v: &[f32]) {
+    /// Stores one row's key and value of a KV head at its position.
+    pub(super) fn write_kv(&self, layer: usize, t: usize, head: usize, k: &[f32], v: &[f32]) {
         let row = &self.rows[t];
         let layout = self.kv.shape().layout;
-        let (len, dim) = (layout.page_bytes(), layout.head_dim());
         let block = self.kv.blocks(row.sequence).expect("invariant: the batch was checked")[row.position / BLOCK];
-        for (head, (k, v)) in k.chunks_exact(dim).zip(v.chunks_exact(dim)).enumerate() {
-            let at = self.kv.page_offset(layer, head, block);
-            assert!(at + len <= self.kv_memory.len, "invariant: a page lies inside the pool");
-            // SAFETY: in bounds (asserted); this position of this sequence is written by the thread that took row `t` and by
-            // nobody else, the page is this sequence's own, and it is read only after the next barrier.
-            ok(unsafe {
-                let page = self.kv_memory.ptr.add(at);
-                layout.write_shared(self.simd(), page, row.position % BLOCK, k, v)
-            });
-        }
+        let at = self.kv.page_offset(layer, head, block);
+        assert!(at + layout.page_bytes() <= self.kv_memory.len, "invariant: a page lies inside the pool");
+        // SAFETY: in bounds (asserted); this position of this head and sequence is written by the thread that took it and by
+        // nobody else, the page is this sequence's own, and it is read only after the next barrier.
+        ok(unsafe {
+            let page = self.kv_memory.ptr.add(at);
+            layout.write_shared(self.simd(), page, row.position % BLOCK, k, v)
+        });
     }
 }
 

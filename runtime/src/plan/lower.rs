@@ -519,7 +519,7 @@ fn scratch_floats(kind: &StepKind, options: &LowerOptions, tile_rows: usize) -> 
                 KvLayout::new(options.kv_type, spec.head_dim).expect("invariant: checked when the step was made");
             crate::exec::group_attention(spec, layout).scratch_len(tile_rows)
         }
-        StepKind::KvWrite { k, .. } => k.width,
+        StepKind::KvWrite { head_dim, .. } => *head_dim,
         _ => 0,
     }
 }

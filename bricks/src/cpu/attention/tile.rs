@@ -103,6 +103,13 @@ impl Kernel for Split<'_> {
         let scales = std::mem::take(&mut self.scales);
         for (i, page) in self.pages.iter().enumerate() {
             let Some(page) = page.map(|p| layout.parts(p)) else { continue };
+            if on_the_way {
+                // Read once and used at once: time goes by while lines come. The values are wanted after all scores.
+                fetch(s, page.values);
+                if let Some(Some(next)) = self.pages.get(i + 1) {
+                    fetch(s, layout.parts(next).keys);
+                }
+            }
             if !on_the_way {
                 layout.widen_keys(s, page, scales, wide);
                 self.score(s, Wide { data: wide, stride }, i * PAGE);
@@ -132,6 +139,14 @@ impl Kernel for Split<'_> {
                 self.weigh(s, Codes { keys: &[], values: page.values, scales, head_dim: dim }, at);
             }
         }
+    }
+}
+
+/// Asks for the cache lines of `bytes`.
+#[inline(always)]
+fn fetch<S: Simd>(s: S, bytes: &[u8]) {
+    for line in bytes.chunks(64) {
+        s.prefetch(line.as_ptr());
     }
 }
 

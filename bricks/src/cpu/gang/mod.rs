@@ -12,8 +12,9 @@
 //! is a plain store to a cache line with one writer and one reader, there is no counter that all members fight for; two
 //! threads need one round.
 //!
-//! Work inside a step is handed out by [`Member::take`]: half of it as one fixed share per member, without a shared counter,
-//! the rest by an atomic counter, so that a thread that is slow or taken away delays little.
+//! Work inside a step is handed out by [`Member::take`]: every member has a range of its own and takes pieces from its front;
+//! who has finished takes pieces from the back of another's. Memory is read in order, each part by the same member in
+//! every call, and a thread that is slow or taken away delays little.
 //!
 //! Waiting is spin-then-park, inside a call and between calls: an idle gang uses no processor time, and a thread that waits
 //! for one that has lost its core soon gives up its own. Where that is the rule (more threads than cores) members stop
@@ -35,7 +36,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use sync::{AtomicBool, AtomicU32, AtomicUsize, Fences, JoinHandle, Ordering, Padded, UnsafeCell, thread};
+use sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Fences, JoinHandle, Ordering, Padded, UnsafeCell, thread};
 use wait::{Patience, Seat};
 
 /// A thread of the gang panicked; the call's results are void, the gang itself stays usable.
@@ -59,6 +60,38 @@ struct Call {
     epoch: u32,
 }
 
+/// Pieces that are taken of a range: from its front in the low 32 bits, from its back in the high ones.
+struct Taken(AtomicU64);
+
+impl Taken {
+    const BACK: u64 = 1 << 32;
+
+    fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes a piece of a range that has `pieces`.
+    fn take(&self, pieces: usize, from_back: bool) -> Option<usize> {
+        let one = if from_back { Self::BACK } else { 1 };
+        let mut taken = self.0.load(Ordering::Relaxed);
+        loop {
+            let (front, back) = ((taken % Self::BACK) as usize, (taken / Self::BACK) as usize);
+            if front + back >= pieces {
+                return None;
+            }
+            // Relaxed: nothing but the number is passed on; the barriers order what is computed.
+            match self.0.compare_exchange_weak(taken, taken + one, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(if from_back { pieces - 1 - back } else { front }),
+                Err(now) => taken = now,
+            }
+        }
+    }
+}
+
 struct Shared {
     size: usize,
     fences: Fences,
@@ -73,8 +106,8 @@ struct Shared {
     message: std::sync::Mutex<Option<String>>,
     /// The last barrier whose signal of round `r` has reached member `i`, at `r · size + i`.
     signals: Box<[Padded<AtomicU32>]>,
-    /// Work handed out beyond the fixed shares: of this epoch, and of the next one (kept zero).
-    taken: [Padded<AtomicUsize>; 2],
+    /// Pieces taken of the range of member `i`, see [`Taken`]: in this epoch, and in the next one (kept zero).
+    taken: [Box<[Padded<Taken>]>; 2],
     seats: Box<[Padded<Seat>]>,
 }
 
@@ -96,7 +129,7 @@ impl Shared {
             poisoned: Padded(AtomicBool::new(false)),
             message: std::sync::Mutex::new(None),
             signals: (0..rounds * size).map(|_| Padded(AtomicU32::new(0))).collect(),
-            taken: [Padded(AtomicUsize::new(0)), Padded(AtomicUsize::new(0))],
+            taken: [0, 1].map(|_| (0..size).map(|_| Padded(Taken::new())).collect()),
             seats: (0..size).map(|_| Padded(Seat::new())).collect(),
         }
     }
@@ -148,18 +181,13 @@ pub struct Member<'a> {
     patience: &'a Patience,
     /// Barriers passed, modulo 2³².
     epoch: Cell<u32>,
-    /// Whether nothing was taken in this epoch yet; then the next two mean nothing.
-    fresh: Cell<bool>,
-    /// What is left of this member's own share, from and to.
-    own: Cell<(usize, usize)>,
-    /// Items that belong to somebody's own share; the shared counter hands out the rest.
-    fixed: Cell<usize>,
+    /// Whose range is being taken from, counted from this member's own.
+    distance: Cell<usize>,
 }
 
 impl<'a> Member<'a> {
     fn new(shared: &'a Shared, index: usize, epoch: u32, patience: &'a Patience) -> Self {
-        let (fresh, own, fixed) = (Cell::new(true), Cell::new((0, 0)), Cell::new(0));
-        Self { shared, index, patience, epoch: Cell::new(epoch), fresh, own, fixed }
+        Self { shared, index, patience, epoch: Cell::new(epoch), distance: Cell::new(0) }
     }
 
     /// This thread's number, `0..size`; 0 is the leader.
@@ -177,35 +205,26 @@ impl<'a> Member<'a> {
     pub fn take(&self, total: usize, chunk: usize) -> Option<Range<usize>> {
         debug_assert!(chunk > 0);
         let s = self.shared;
-        if self.fresh.replace(false) {
-            // Half of the work, but at least one chunk each; alone, all of it.
-            let whole = if s.size == 1 { total.div_ceil(chunk) } else { (total / (2 * s.size) / chunk).max(1) };
-            let share = whole.saturating_mul(chunk);
-            let start = share.saturating_mul(self.index).min(total);
-            self.own.set((start, start.saturating_add(share).min(total)));
-            self.fixed.set(share.saturating_mul(s.size).min(total));
+        let pieces = total.div_ceil(chunk);
+        assert!(pieces as u64 <= u64::from(u32::MAX), "{pieces} pieces are too many");
+        let taken = &s.taken[self.epoch.get() as usize % 2];
+        while self.distance.get() < s.size {
+            let whose = (self.index + self.distance.get()) % s.size;
+            let first = whose * pieces / s.size;
+            let own = (whose + 1) * pieces / s.size - first;
+            if let Some(piece) = taken[whose].take(own, whose != self.index) {
+                let start = (first + piece) * chunk;
+                return Some(start..start.saturating_add(chunk).min(total));
+            }
+            self.distance.set(self.distance.get() + 1);
         }
-        let (start, end) = self.own.get();
-        if start < end {
-            let stop = start.saturating_add(chunk).min(end);
-            self.own.set((stop, end));
-            return Some(start..stop);
-        }
-        let fixed = self.fixed.get();
-        if fixed >= total {
-            return None;
-        }
-        let start = fixed + s.taken[self.epoch.get() as usize % 2].fetch_add(chunk, Ordering::Relaxed);
-        (start < total).then(|| start..(start + chunk).min(total))
+        None
     }
 
     /// Waits for all members, then starts a new round of [`Member::take`].
     pub fn barrier(&self) {
-        self.fresh.set(true);
         let s = self.shared;
-        if s.size == 1 {
-            return;
-        }
+        self.distance.set(0);
         let epoch = self.epoch.get().wrapping_add(1);
         self.epoch.set(epoch);
         let (mut distance, mut round) = (1, 0);
@@ -225,10 +244,8 @@ impl<'a> Member<'a> {
             distance *= 2;
             round += s.size;
         }
-        if self.index == 0 {
-            // Counted the epoch that has just ended, which nobody is in any more; the next one begins after our next barrier.
-            s.taken[epoch.wrapping_add(1) as usize % 2].store(0, Ordering::Relaxed);
-        }
+        // Counted the epoch that has just ended, which nobody is in any more; the next one begins after our next barrier.
+        s.taken[epoch.wrapping_add(1) as usize % 2][self.index].reset();
     }
 }
 
@@ -287,6 +304,7 @@ impl Gang {
         W: Fn(&Member<'_>) + Sync,
     {
         let s = &*self.shared;
+        s.taken.iter().flatten().for_each(|taken| taken.reset());
         if s.size > 1 {
             let me = thread::current();
             if self.leader != Some(me.id()) {
@@ -299,7 +317,6 @@ impl Gang {
             // function does not return (nor unwind: the leader runs under catch_unwind) before `running` is 0 again.
             let job: *const Job<'static> = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(job) };
             self.generation = self.generation.wrapping_add(1);
-            s.taken.iter().for_each(|taken| taken.store(0, Ordering::Relaxed));
             s.publish(self.generation, Some(Call { job, epoch: self.epoch }));
         }
         let me = Member::new(s, 0, self.epoch, &self.patience);

@@ -40,7 +40,7 @@ use crate::quant::q8::{BLOCK, Q8Row, Q8Rows};
 
 /// How far ahead of their use weights that stream from memory are asked for, in bytes. The processor's own prefetchers stop at
 /// every page of 4 KiB, and start anew behind it.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 6144;
 
 /// Q8 activations: rows of equal width, one after the other in each plane.
 #[derive(Debug, Clone, Copy)]
