@@ -206,7 +206,7 @@ impl<'a> Member<'a> {
         debug_assert!(chunk > 0);
         let s = self.shared;
         let pieces = total.div_ceil(chunk);
-        assert!(pieces as u64 <= u64::from(u32::MAX), "{pieces} pieces are too many");
+        assert!(u32::try_from(pieces).is_ok(), "{pieces} pieces are too many");
         let taken = &s.taken[self.epoch.get() as usize % 2];
         while self.distance.get() < s.size {
             let whose = (self.index + self.distance.get()) % s.size;

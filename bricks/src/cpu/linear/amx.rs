@@ -294,16 +294,15 @@ impl Tile<'_, '_> {
                         _mm512_cvtepi32_ps(_mm512_load_si512(slot(chunk * C::SUBS + sub).add(i * ROW_GROUP).cast()))
                     };
                     let sum = |sub: usize| _mm512_set1_ps((*factors).sum[i][sub][chunk]);
-                    let mut v = if C::MINIMUM {
-                        _mm512_fmadd_ps(scale[0], dots(0), _mm512_mul_ps(minimum[0], sum(0)))
-                    } else {
-                        _mm512_mul_ps(scale[0], dots(0))
-                    };
+                    let mut v = _mm512_mul_ps(scale[0], dots(0));
                     if C::SUBS == 2 {
-                        if C::MINIMUM {
+                        v = _mm512_fmadd_ps(scale[1], dots(1), v);
+                    }
+                    if C::MINIMUM {
+                        v = _mm512_fmadd_ps(minimum[0], sum(0), v);
+                        if C::SUBS == 2 {
                             v = _mm512_fmadd_ps(minimum[1], sum(1), v);
                         }
-                        v = _mm512_fmadd_ps(scale[1], dots(1), v);
                     }
                     *acc = _mm512_fmadd_ps(_mm512_set1_ps((*factors).scale[i][chunk]), v, *acc);
                 }

@@ -8,7 +8,7 @@
 //! The bits of one output depend on its row, its activations and its bias alone: not on the other rows or tokens of the
 //! call, not on how rows are shared among threads, and not on the [`SimdLevel`].
 //! * Quantised: per chunk of 32 inputs an *exact* integer dot product `n` (two for formats with a scale per 16), then in f32
-//!   `v = scale · n` (`minimum · Σa` first if there is one, fused), `acc = fma(act_scale, v, acc)`, chunks in order.
+//!   `v = scale · n` (plus `minimum · Σa` if there is one, fused), `acc = fma(act_scale, v, acc)`, chunks in order.
 //! * Float: runs of 32 inputs, each a chain of fused multiply-adds from zero, input by input; runs are added in order.
 //! * The bias is added last.
 //!

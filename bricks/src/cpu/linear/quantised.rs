@@ -1,20 +1,21 @@
 //! Quantised weights times Q8 activations, generic over format and instruction set.
 //!
-//! Few tokens: blocks are unpacked in registers and used at once for all of them. Many: a panel of 512 inputs of the rows is
+//! Few tokens: blocks are unpacked in registers and used at once for all of them. Many: a panel of 768 inputs of the rows is
 //! unpacked to the stack, then all tokens pass in tiles. Both do the same arithmetic in the same order for every output.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use super::format::{Chunk, Coding, Format, Sink};
-use super::lanes::{Owned, RowLanes};
+use super::lanes::{MAGIC, Owned, RowLanes};
 use super::layout::{HALF, PLANE, PackedAt, ROW_GROUP};
 use super::{AHEAD, Job, Q8Acts};
 use crate::cpu::simd::{Kernel, Simd};
 use crate::quant::q8::BLOCK;
 
-/// Chunks of a panel: 512 inputs, a multiple of every block. 12 KiB for 16 rows: unpacked weights stay in the first-level cache.
-const PANEL: usize = 16;
+/// Most chunks of a panel: 768 inputs, whole blocks of every type. 18 KiB for 16 rows: unpacked weights stay in the first-level
+/// cache.
+const PANEL: usize = 24;
 
 /// Most tokens for which blocks are unpacked anew for every few of them, instead of once to a panel.
 const FEW: usize = 8;
@@ -109,67 +110,49 @@ impl Token {
     }
 }
 
-impl Token {
-    /// Its activations of chunk `index`.
-    ///
-    /// # Safety
-    /// The token has that chunk.
-    #[inline(always)]
-    unsafe fn input(self, index: usize) -> Input {
-        // SAFETY: as the caller promises.
-        unsafe {
-            Input { codes: self.codes.add(BLOCK * index), scale: *self.scales.add(index), sums: *self.sums.add(index) }
-        }
-    }
-}
-
-/// Activations of chunk `index` of each token.
-///
-/// # Safety
-/// The tokens have that chunk.
+/// What dot products begin with (see [`RowLanes::dots`]), from pairs of sums, one per lane.
 #[inline(always)]
-unsafe fn inputs<const N: usize>(tokens: &[Token; N], index: usize) -> [Input; N] {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let mut out = [tokens[0].input(index); N];
-        for (out, token) in out.iter_mut().zip(tokens) {
-            *out = token.input(index);
-        }
-        out
+fn starts<L: RowLanes, C: Coding>(l: L, pairs: L::U) -> [L::U; 2] {
+    // No closures here: one that is not inlined would lack the instruction set (see `simd`).
+    let second = i16::from(C::SUBS == 1);
+    let magic = l.splat_u(MAGIC.to_bits());
+    if C::OFFSET == 0 {
+        return [magic, l.splat_u(0)];
     }
+    [l.weigh(magic, pairs, -C::OFFSET, -C::OFFSET * second), l.weigh(l.splat_u(0), pairs, 0, -C::OFFSET)]
 }
 
-/// What a chunk's dot products begin with, and what its minimums multiply with, for one token.
-#[derive(Clone, Copy)]
-struct Sums<L: RowLanes> {
-    /// `−OFFSET · Σ activation` of the chunk, or of each half if the coding has a scale for each.
-    offset: [L::U; 2],
-    /// `Σ activation`, likewise.
-    minimum: [L::R; 2],
+/// `Σ activation` of a chunk, or of each half if the coding has a scale for each, from pairs of sums.
+#[inline(always)]
+fn sums<L: RowLanes, C: Coding>(l: L, pairs: L::U) -> [L::R; 2] {
+    let second = i16::from(C::SUBS == 1);
+    let zero = l.splat_u(0);
+    [l.to_r(l.weigh(zero, pairs, 1, second)), l.to_r(l.weigh(zero, pairs, 0, 1))]
 }
 
-impl<L: RowLanes> Sums<L> {
-    #[inline(always)]
-    fn new<C: Coding>(l: L, sums: [i16; 2]) -> Self {
-        // No closures here: one that is not inlined would lack the instruction set (see `simd`).
-        let second = i16::from(C::SUBS == 1);
-        let (mut offset, mut minimum) = ([l.splat_u(0); 2], [l.splat_r(0.0); 2]);
-        if C::OFFSET != 0 {
-            offset = [l.weigh_sums(sums, -C::OFFSET, -C::OFFSET * second), l.weigh_sums(sums, 0, -C::OFFSET)];
-        }
-        if C::MINIMUM {
-            minimum = [l.to_r(l.weigh_sums(sums, 1, second)), l.to_r(l.weigh_sums(sums, 0, 1))];
-        }
-        Self { offset, minimum }
-    }
-}
-
-/// Where a token's activations of a chunk are.
+/// A token's part in a chunk. Vectors are made of it where they are used: all at once they would not fit into registers.
 #[derive(Clone, Copy)]
 struct Input {
     codes: *const i8,
     scale: f32,
-    sums: [i16; 2],
+    /// Both sums, the first in the low bits.
+    sums: u32,
+}
+
+impl Input {
+    /// Chunk `index` of a token.
+    ///
+    /// # Safety
+    /// The token has that chunk.
+    #[inline(always)]
+    unsafe fn new(token: Token, index: usize) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe {
+            // One load, which can go to all lanes: as two, they would be put together first.
+            let sums = token.sums.add(index).cast::<u32>().read_unaligned();
+            Self { codes: token.codes.add(BLOCK * index), scale: *token.scales.add(index), sums }
+        }
+    }
 }
 
 /// Adds a chunk to the accumulators of `N` tokens: the one place where results are rounded.
@@ -184,26 +167,27 @@ unsafe fn accumulate<L: RowLanes, C: Coding, const N: usize>(
     acc: &mut [L::R; N],
 ) {
     let mut acts = [inputs[0].codes; N];
-    let mut offsets = [[l.splat_u(0); 2]; N];
-    for n in 0..N {
+    let mut start = [starts::<L, C>(l, l.splat_u(inputs[0].sums)); N];
+    for n in 1..N {
         acts[n] = inputs[n].codes;
-        offsets[n] = Sums::new::<C>(l, inputs[n].sums).offset;
+        start[n] = starts::<L, C>(l, l.splat_u(inputs[n].sums));
     }
     // SAFETY: the caller promises the activations.
-    let dots = unsafe { l.dots::<C, N>(&chunk.codes, acts, offsets) };
+    let dots = unsafe { l.dots::<C, N>(&chunk.codes, acts, start) };
+    // Exact: scales have at most 19 significant bits.
+    let shift = l.mul_r(chunk.scale[0], l.splat_r(-MAGIC));
     for ((dots, input), acc) in dots.into_iter().zip(inputs).zip(acc) {
-        let sums = Sums::new::<C>(l, input.sums);
-        let first = l.to_r(dots[0]);
-        let mut v = if C::MINIMUM {
-            l.fma_r(chunk.scale[0], first, l.mul_r(chunk.minimum[0], sums.minimum[0]))
-        } else {
-            l.mul_r(chunk.scale[0], first)
-        };
+        // `scale · n`, rounded once: the sum begins with MAGIC.
+        let mut v = l.fma_r(chunk.scale[0], l.as_r(dots[0]), shift);
         if C::SUBS == 2 {
-            if C::MINIMUM {
-                v = l.fma_r(chunk.minimum[1], sums.minimum[1], v);
-            }
             v = l.fma_r(chunk.scale[1], l.to_r(dots[1]), v);
+        }
+        if C::MINIMUM {
+            let sum = sums::<L, C>(l, l.splat_u(input.sums));
+            v = l.fma_r(chunk.minimum[0], sum[0], v);
+            if C::SUBS == 2 {
+                v = l.fma_r(chunk.minimum[1], sum[1], v);
+            }
         }
         *acc = l.fma_r(l.splat_r(input.scale), v, *acc);
     }
@@ -223,7 +207,13 @@ impl<L: RowLanes, F: Format, const N: usize> Sink<L> for Use<L, F, N> {
     fn put(&mut self, l: L, index: usize, chunk: Chunk<L>) {
         let index = self.first + index;
         // SAFETY: `direct` unpacks as many blocks as the tokens have.
-        unsafe { accumulate::<L, F::Coding, N>(l, &chunk, inputs(&self.tokens, index), &mut self.acc) }
+        unsafe {
+            let mut inputs = [Input::new(self.tokens[0], index); N];
+            for n in 1..N {
+                inputs[n] = Input::new(self.tokens[n], index);
+            }
+            accumulate::<L, F::Coding, N>(l, &chunk, inputs, &mut self.acc);
+        }
     }
 }
 
@@ -359,7 +349,11 @@ unsafe fn tile<L: RowLanes, C: Coding, const N: usize>(
         }
         let tokens = tokens::<N>(job, t);
         for (i, chunk) in panel.iter().enumerate() {
-            accumulate::<L, C, N>(l, chunk, inputs(&tokens, first + i), &mut acc);
+            let mut inputs = [Input::new(tokens[0], first + i); N];
+            for n in 1..N {
+                inputs[n] = Input::new(tokens[n], first + i);
+            }
+            accumulate::<L, C, N>(l, chunk, inputs, &mut acc);
         }
         let last = first + panel.len() == job.cols / BLOCK;
         for (i, acc) in acc.into_iter().enumerate().take(job.tokens - t) {

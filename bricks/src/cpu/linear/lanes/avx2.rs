@@ -3,7 +3,7 @@
 #[allow(clippy::wildcard_imports)] // intrinsics
 use std::arch::x86_64::*;
 
-use super::{Owned, RowLanes};
+use super::{MAGIC, Owned, RowLanes};
 use crate::cpu::linear::format::Coding;
 use crate::cpu::simd::Avx2;
 
@@ -57,8 +57,8 @@ impl RowLanes for Avx2 {
         fn mul_r(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
         fn fma_r(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
         fn add_r(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
-        fn weigh_sums(sums: [i16; 2], w0: i16, w1: i16) -> __m256i =
-            _mm256_madd_epi16(_mm256_set1_epi32(pair(sums)), _mm256_set1_epi32(pair([w0, w1])));
+        fn weigh(start: __m256i, pairs: __m256i, w0: i16, w1: i16) -> __m256i =
+            _mm256_add_epi32(start, _mm256_madd_epi16(pairs, _mm256_set1_epi32(pair([w0, w1]))));
     }
 
     #[inline(always)]
@@ -108,9 +108,9 @@ impl RowLanes for Avx2 {
         self,
         codes: &[__m256i; 8],
         acts: [*const i8; N],
-        offset: [[__m256i; 2]; N],
+        start: [[__m256i; 2]; N],
     ) -> [[__m256i; 2]; N] {
-        let mut sums = offset;
+        let mut sums = start;
         for (sums, acts) in sums.iter_mut().zip(acts) {
             // SAFETY: the caller promises this token's activations.
             *sums = unsafe { Self::dot::<C>(codes, acts, *sums) };
@@ -125,19 +125,22 @@ impl Avx2 {
     /// # Safety
     /// 32 activations are readable from `acts` on.
     #[inline(always)]
-    unsafe fn dot<C: Coding>(codes: &[__m256i; 8], acts: *const i8, offset: [__m256i; 2]) -> [__m256i; 2] {
+    unsafe fn dot<C: Coding>(codes: &[__m256i; 8], acts: *const i8, start: [__m256i; 2]) -> [__m256i; 2] {
         // SAFETY: the caller promises 32 activations; the loads need no alignment; the caller has the instructions.
         unsafe {
-            // Codes of 8 bits are made signed there, which is what the offset stands for.
             let mut sums = if C::SUBS == 2 {
                 [sum_of_quads::<C>(codes, acts, 0, 4), sum_of_quads::<C>(codes, acts, 4, 8)]
             } else {
                 [sum_of_quads::<C>(codes, acts, 0, 8), _mm256_setzero_si256()]
             };
-            if C::OFFSET != 0 && C::MAX <= SMALL {
-                for (sum, offset) in sums.iter_mut().zip(offset) {
-                    *sum = _mm256_add_epi32(*sum, offset);
-                }
+            if C::MAX > SMALL {
+                // Codes of 8 bits were made signed: what the start begins with has been subtracted.
+                sums[0] = _mm256_add_epi32(sums[0], _mm256_set1_epi32(MAGIC.to_bits() as i32));
+                return sums;
+            }
+            sums[0] = _mm256_add_epi32(sums[0], start[0]);
+            if C::OFFSET != 0 && C::SUBS == 2 {
+                sums[1] = _mm256_add_epi32(sums[1], start[1]);
             }
             sums
         }

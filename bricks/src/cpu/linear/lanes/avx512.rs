@@ -48,11 +48,8 @@ impl RowLanes for Avx512 {
         fn mul_r(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
         fn fma_r(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
         fn add_r(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
-        fn weigh_sums(sums: [i16; 2], w0: i16, w1: i16) -> __m512i = _mm512_dpwssd_epi32(
-            _mm512_setzero_si512(),
-            _mm512_set1_epi32(pair(sums)),
-            _mm512_set1_epi32(pair([w0, w1])),
-        );
+        fn weigh(start: __m512i, pairs: __m512i, w0: i16, w1: i16) -> __m512i =
+            _mm512_dpwssd_epi32(start, pairs, _mm512_set1_epi32(pair([w0, w1])));
     }
 
     #[inline(always)]
@@ -102,12 +99,12 @@ impl RowLanes for Avx512 {
         self,
         codes: &[__m512i; 8],
         acts: [*const i8; N],
-        offset: [[__m512i; 2]; N],
+        start: [[__m512i; 2]; N],
     ) -> [[__m512i; 2]; N] {
         // SAFETY: the caller promises 32 activations; the loads need no alignment. Codes are unsigned, activations signed.
         unsafe {
             // Token by token within a quad: neighbouring instructions are independent of each other.
-            let mut sums = offset;
+            let mut sums = start;
             for (q, codes) in codes.iter().enumerate() {
                 for (sums, acts) in sums.iter_mut().zip(acts) {
                     let half = usize::from(C::SUBS == 2 && q >= 4);

@@ -13,6 +13,10 @@ mod portable;
 
 use super::format::Coding;
 
+/// `1.5 · 2²³`: an f32 whose bits, with an integer `|n| < 2²²` added to them, are those of `MAGIC + n`. A dot product of a
+/// chunk is at most `32 · 128 · 127`: where it begins with these bits, it need not be converted to a float.
+pub(super) const MAGIC: f32 = 12_582_912.0;
+
 /// Which lanes of a group are outputs of the caller: `first..end`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::cpu) struct Owned {
@@ -87,12 +91,12 @@ pub(in crate::cpu) trait RowLanes: Copy {
     /// f32 are writable at `dst + i` for every `i` in `owned`, and nobody else touches them meanwhile.
     unsafe fn store_r(self, v: Self::R, dst: *mut f32, owned: Owned);
 
-    /// `sums[0] · w0 + sums[1] · w1` in every lane.
-    fn weigh_sums(self, sums: [i16; 2], w0: i16, w1: i16) -> Self::U;
+    /// Each lane's pair of i16 (the first in its low bits), weighed, and added: `start + pair[0] · w0 + pair[1] · w1`.
+    fn weigh(self, start: Self::U, pairs: Self::U, w0: i16, w1: i16) -> Self::U;
 
     /// For each of `N` tokens, `Σ (code − C::OFFSET) · activation` over the 32 inputs of a chunk, exactly; over its first and its
-    /// last 16 inputs if the coding has a scale for each, else the whole and an unspecified vector. `offset` is
-    /// `−C::OFFSET · Σ activation`, divided likewise.
+    /// last 16 inputs if the coding has a scale for each, else the whole and an unspecified vector. `start` is
+    /// `−C::OFFSET · Σ activation`, divided likewise; to it, and so to the result, [`MAGIC`]'s bits are added in the first.
     ///
     /// # Safety
     /// For each token, 32 activations are readable from its address on.
@@ -100,6 +104,6 @@ pub(in crate::cpu) trait RowLanes: Copy {
         self,
         codes: &[Self::U; 8],
         acts: [*const i8; N],
-        offset: [[Self::U; 2]; N],
+        start: [[Self::U; 2]; N],
     ) -> [[Self::U; 2]; N];
 }

@@ -146,9 +146,9 @@ impl RowLanes for Portable {
     }
 
     #[inline(always)]
-    fn weigh_sums(self, sums: [i16; 2], w0: i16, w1: i16) -> U {
-        let [s0, s1] = sums.map(i32::from);
-        [(s0 * i32::from(w0) + s1 * i32::from(w1)) as u32; ROWS]
+    fn weigh(self, start: U, pairs: U, w0: i16, w1: i16) -> U {
+        let weigh = |half: u32, w: i16| i32::from(half as u16 as i16) * i32::from(w);
+        each_u(|i| start[i].wrapping_add((weigh(pairs[i], w0) + weigh(pairs[i] >> 16, w1)) as u32))
     }
 
     #[inline(always)]
@@ -156,9 +156,9 @@ impl RowLanes for Portable {
         self,
         codes: &[U; 8],
         acts: [*const i8; N],
-        offset: [[U; 2]; N],
+        start: [[U; 2]; N],
     ) -> [[U; 2]; N] {
-        let mut sums = offset;
+        let mut sums = start;
         for (sums, acts) in sums.iter_mut().zip(acts) {
             // SAFETY: the caller promises this token's activations.
             *sums = unsafe { Self::dot::<C>(codes, acts, *sums) };
