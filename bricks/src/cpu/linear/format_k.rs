@@ -80,6 +80,14 @@ fn with_bit<L: RowLanes>(l: L, mut codes: [L::U; 8], high: &[L::U; 8], bit: u32,
     codes
 }
 
+/// Writes the body out for each number: shifts by constants, which compilers do not make of a loop with so large a body.
+macro_rules! unrolled {
+    ($i:ident in [$($n:literal),*] $body:block) => {$({
+        let $i: usize = $n;
+        $body
+    })*};
+}
+
 formats! {
     // planes: scale and minimum nibbles (4), 2-bit codes (16); halves: d, dmin
     Q2K: Q2_K, max 3, offset 0, subs 2, minimum true, |l, at, sink| {
@@ -130,32 +138,37 @@ formats! {
     // planes: 6-bit scales and minimums (3), fifth bits (8), codes (32); halves: d, dmin
     Q5K: Q5_K, max 31, offset 0, subs 1, minimum true, |l, at, sink| {
         let factors = SixBit::load(l, at);
-        for c in 0..8 {
-            // Loaded anew for each chunk: eight more registers are not to be had.
-            let (packed, high) = (planes(l, at, 11 + 8 * (c / 2)), planes(l, at, 3));
-            let codes = fields(l, &packed, 4 * (c % 2) as u32, 0x0f0f_0f0f);
-            sink.put(l, c, factors.chunk(l, c, with_bit(l, codes, &high, c as u32, 4)));
+        // Two chunks share their bytes, and four of them the shift of the fifth bits in a byte.
+        for part in 0..2 {
+            unrolled!(j in [0, 1, 2, 3] {
+                let c = 4 * part + j;
+                // Loaded anew for each chunk: eight more registers are not to be had.
+                let (packed, high) = (planes(l, at, 11 + 8 * (c / 2)), fields(l, &planes(l, at, 3), 4 * part as u32, 0x0f0f_0f0f));
+                let codes = fields(l, &packed, 4 * (j % 2) as u32, 0x0f0f_0f0f);
+                sink.put(l, c, factors.chunk(l, c, with_bit(l, codes, &high, j as u32, 4)));
+            });
         }
     }
     // planes: low nibbles (32), two high bits (16), signed scales (4); halves: d
     Q6K: Q6_K, max 63, offset 32, subs 2, minimum false, |l, at, sink| {
         let d = half(l, at, 0);
         let zero = l.splat_r(0.0);
-        for c in 0..8 {
-            let (part, j) = (c / 4, c % 4);
+        for part in 0..2 {
             // The first 64 values of a half have the low nibbles of its two runs of 32 bytes, the next 64 the high ones.
-            let low: [L::U; 8] = planes(l, at, 16 * part + 8 * (j % 2));
-            let high: [L::U; 8] = planes(l, at, 32 + 8 * part);
-            let mut codes = fields(l, &low, 4 * (j / 2) as u32, 0x0f0f_0f0f);
-            for (code, h) in codes.iter_mut().zip(high) {
-                let moved = if j < 2 { l.shl(h, 4 - 2 * j as u32) } else { l.shr(h, 2 * j as u32 - 4) };
-                *code = l.or(*code, l.and(moved, l.splat_u(0x3030_3030)));
-            }
-            // Both scales are in one quad; shifting a byte to the top and back extends its sign.
-            let scales = plane(l, at, 48 + c / 2);
-            let (a, b) = (l.shl(scales, 24 - 16 * (c % 2) as u32), l.shl(scales, 16 - 16 * (c % 2) as u32));
-            let scale = [l.mul_r(d, l.to_r(l.sar(a, 24))), l.mul_r(d, l.to_r(l.sar(b, 24)))];
-            sink.put(l, c, Chunk { codes, scale, minimum: [zero; 2] });
+            unrolled!(j in [0, 1, 2, 3] {
+                let low: [L::U; 8] = planes(l, at, 16 * part + 8 * (j % 2));
+                let high: [L::U; 8] = planes(l, at, 32 + 8 * part);
+                let mut codes = fields(l, &low, 4 * (j / 2) as u32, 0x0f0f_0f0f);
+                for (code, h) in codes.iter_mut().zip(high) {
+                    let moved = if j < 2 { l.shl(h, 4 - 2 * j as u32) } else { l.shr(h, 2 * j as u32 - 4) };
+                    *code = l.or(*code, l.and(moved, l.splat_u(0x3030_3030)));
+                }
+                // Both scales are in one quad; shifting a byte to the top and back extends its sign.
+                let scales = plane(l, at, 48 + 2 * part + j / 2);
+                let (a, b) = (l.shl(scales, 24 - 16 * (j % 2) as u32), l.shl(scales, 16 - 16 * (j % 2) as u32));
+                let scale = [l.mul_r(d, l.to_r(l.sar(a, 24))), l.mul_r(d, l.to_r(l.sar(b, 24)))];
+                sink.put(l, 4 * part + j, Chunk { codes, scale, minimum: [zero; 2] });
+            });
         }
     }
     // planes: low scale nibbles (1), indices (32); halves: d, two high scale bits
