@@ -10,17 +10,20 @@ pub enum SimdLevel {
     Scalar = 1,
     /// x86-64 with AVX2, FMA and F16C (Haswell, Zen, and later).
     Avx2 = 2,
+    /// [`Avx2`](Self::Avx2) and AVX-VNNI, its dot products of bytes (Alder Lake, Zen 5, and later). Not every processor with a higher
+    /// level has it.
+    AvxVnni = 3,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI (Cascade Lake, Ice Lake, Zen 4, and later).
-    Avx512Vnni = 3,
+    Avx512Vnni = 4,
     /// [`Avx512Vnni`](Self::Avx512Vnni) and AMX int8 tiles for batches (Sapphire Rapids and later), where the system grants it.
-    Amx = 4,
+    Amx = 5,
 }
 
 impl SimdLevel {
     /// Every level, lowest first.
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512Vnni, Self::Amx];
+    pub const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::Amx];
 
-    /// Environment variable that lowers the level: `scalar`, `avx2`, `avx512` (also `avx512-vnni`) or `amx`.
+    /// Environment variable that lowers the level: `scalar`, `avx2`, `avx-vnni`, `avx512` (also `avx512-vnni`) or `amx`.
     pub const ENV: &str = "BRICK_SIMD";
 
     /// The highest level this processor can run. Asked of the processor once.
@@ -29,14 +32,24 @@ impl SimdLevel {
         match CACHE.load(Ordering::Relaxed) {
             1 => Self::Scalar,
             2 => Self::Avx2,
-            3 => Self::Avx512Vnni,
-            4 => Self::Amx,
+            3 => Self::AvxVnni,
+            4 => Self::Avx512Vnni,
+            5 => Self::Amx,
             _ => {
                 // Racing threads ask the processor twice and store the same answer.
                 let level = ask_processor();
                 CACHE.store(level as u8, Ordering::Relaxed);
                 level
             }
+        }
+    }
+
+    /// The level, or the next lower one that this processor can run.
+    #[inline]
+    pub fn usable(self) -> Self {
+        match self.min(Self::supported()) {
+            Self::AvxVnni if !has_avx_vnni() => Self::Avx2,
+            level => level,
         }
     }
 
@@ -48,7 +61,7 @@ impl SimdLevel {
     pub fn detect() -> Self {
         static LEVEL: std::sync::OnceLock<SimdLevel> = std::sync::OnceLock::new();
         *LEVEL.get_or_init(|| match Self::requested() {
-            Ok(Some(level)) => level.min(Self::supported()),
+            Ok(Some(level)) => level.usable(),
             Ok(None) | Err(_) => Self::supported(),
         })
     }
@@ -66,14 +79,15 @@ impl SimdLevel {
 
     /// Every level this processor can run, lowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|&level| level <= Self::supported())
+        Self::ALL.into_iter().filter(|&level| level == level.usable())
     }
 
-    /// Name in reports: `scalar`, `avx2`, `avx512-vnni`, `amx`.
+    /// Name in reports: `scalar`, `avx2`, `avx-vnni`, `avx512-vnni`, `amx`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avx-vnni",
             Self::Avx512Vnni => "avx512-vnni",
             Self::Amx => "amx",
         }
@@ -88,7 +102,7 @@ impl std::fmt::Display for SimdLevel {
 
 /// A name that is not a SIMD level.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown SIMD level {found:?}: expected scalar, avx2, avx512 or amx")]
+#[error("unknown SIMD level {found:?}: expected scalar, avx2, avx-vnni, avx512 or amx")]
 pub struct UnknownLevel {
     /// What was given.
     pub found: String,
@@ -101,6 +115,7 @@ impl std::str::FromStr for SimdLevel {
         match s {
             "scalar" => Ok(Self::Scalar),
             "avx2" => Ok(Self::Avx2),
+            "avx-vnni" => Ok(Self::AvxVnni),
             "avx512" | "avx512-vnni" => Ok(Self::Avx512Vnni),
             "amx" => Ok(Self::Amx),
             _ => Err(UnknownLevel { found: s.to_owned() }),
@@ -116,9 +131,22 @@ fn ask_processor() -> SimdLevel {
         SimdLevel::Scalar
     } else if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni") {
         if amx_granted() { SimdLevel::Amx } else { SimdLevel::Avx512Vnni }
+    } else if has_avx_vnni() {
+        SimdLevel::AvxVnni
     } else {
         SimdLevel::Avx2
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx_vnni() -> bool {
+    // The standard library keeps what it has asked.
+    is_x86_feature_detected!("avxvnni")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx_vnni() -> bool {
+    false
 }
 
 /// Whether the processor has AMX int8 tiles and the system lets this process use them. Linux wants to be asked first, once per
@@ -167,5 +195,6 @@ mod tests {
         assert!(SimdLevel::available().any(|l| l == SimdLevel::Scalar));
         assert!(SimdLevel::available().any(|l| l == SimdLevel::detect()));
         assert_eq!(SimdLevel::available().last(), Some(SimdLevel::supported()));
+        assert!(SimdLevel::ALL.iter().all(|l| l.usable() <= *l && SimdLevel::available().any(|a| a == l.usable())));
     }
 }

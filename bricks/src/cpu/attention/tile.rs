@@ -103,21 +103,20 @@ impl Kernel for Split<'_> {
         let scales = std::mem::take(&mut self.scales);
         for (i, page) in self.pages.iter().enumerate() {
             let Some(page) = page.map(|p| layout.parts(p)) else { continue };
-            if on_the_way {
-                // Read once and used at once: time goes by while lines come. The values are wanted after all scores.
-                fetch(s, page.values);
-                if let Some(Some(next)) = self.pages.get(i + 1) {
-                    fetch(s, layout.parts(next).keys);
-                }
-            }
+            // Read once and used at once: lines must be on their way before. The values are wanted after all scores.
+            let next = match self.pages.get(i + 1) {
+                Some(Some(next)) => layout.parts(next).keys,
+                _ => page.keys,
+            };
+            let ahead = Ahead { next, values: page.values, line: page.keys.len() / dim };
             if !on_the_way {
                 layout.widen_keys(s, page, scales, wide);
-                self.score(s, Wide { data: wide, stride }, i * PAGE);
+                self.score(s, Wide { data: wide, stride }, None, i * PAGE);
             } else if layout.kind() == KvType::F16 {
-                self.score(s, Half { keys: page.keys, values: &[], head_dim: dim }, i * PAGE);
+                self.score(s, Half { keys: page.keys, values: &[], head_dim: dim }, Some(ahead), i * PAGE);
             } else {
                 widen_scales(s, page.key_scales, scales);
-                self.score(s, Codes { keys: page.keys, values: &[], scales, head_dim: dim }, i * PAGE);
+                self.score(s, Codes { keys: page.keys, values: &[], scales, head_dim: dim }, Some(ahead), i * PAGE);
             }
         }
         for n in 0..count {
@@ -142,11 +141,23 @@ impl Kernel for Split<'_> {
     }
 }
 
-/// Asks for the cache lines of `bytes`.
-#[inline(always)]
-fn fetch<S: Simd>(s: S, bytes: &[u8]) {
-    for line in bytes.chunks(64) {
-        s.prefetch(line.as_ptr());
+/// What will be read after the keys of a page, to be asked for while they are used.
+#[derive(Clone, Copy)]
+struct Ahead<'a> {
+    /// Keys of the next page.
+    next: &'a [u8],
+    /// Values of this page.
+    values: &'a [u8],
+    /// Bytes of both for one element of a head.
+    line: usize,
+}
+
+impl Ahead<'_> {
+    /// Asks for what belongs to element `d`.
+    #[inline(always)]
+    fn fetch<S: Simd>(self, s: S, d: usize) {
+        s.prefetch(self.next.as_ptr().wrapping_add(d * self.line));
+        s.prefetch(self.values.as_ptr().wrapping_add(d * self.line));
     }
 }
 
@@ -161,7 +172,7 @@ impl Split<'_> {
 
     /// Scores of the page at `at` for the register tiles that see something of it.
     #[inline(always)]
-    fn score<S: Simd, P: Page<S>>(&mut self, s: S, page: P, at: usize) {
+    fn score<S: Simd, P: Page<S>>(&mut self, s: S, page: P, ahead: Option<Ahead<'_>>, at: usize) {
         let heads = self.group.heads;
         let count = self.tile.rows * heads;
         let mut n = 0;
@@ -170,28 +181,37 @@ impl Split<'_> {
             // Rows see ever later positions.
             let (start, end) = (self.seen(n / heads).start, self.seen((n + of - 1) / heads).end);
             if start < at + PAGE && at < end {
-                by_count!(of, self.scores::<S, P>(s, page, n, at));
+                by_count!(of, self.scores::<S, P>(s, page, ahead, n, at));
             }
             n += of;
         }
     }
 
     #[inline(always)]
-    fn scores<S: Simd, P: Page<S>, const Q: usize>(&mut self, s: S, page: P, n: usize, at: usize) {
+    fn scores<S: Simd, P: Page<S>, const Q: usize>(
+        &mut self,
+        s: S,
+        page: P,
+        ahead: Option<Ahead<'_>>,
+        n: usize,
+        at: usize,
+    ) {
         if S::WIDE {
-            self.half_scores::<S, P, Q, 2>(s, page, n, at, 0);
+            self.half_scores::<S, P, Q, 2>(s, page, ahead, n, at, 0);
         } else {
-            self.half_scores::<S, P, Q, 1>(s, page, n, at, 0);
-            self.half_scores::<S, P, Q, 1>(s, page, n, at, 1);
+            self.half_scores::<S, P, Q, 1>(s, page, ahead, n, at, 0);
+            self.half_scores::<S, P, Q, 1>(s, page, None, n, at, 1);
         }
     }
 
     /// Scores of vectors `n..n + Q` for `H` times 16 positions from `at + 16 half` on: elements of the head in order, one by one.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     fn half_scores<S: Simd, P: Page<S>, const Q: usize, const H: usize>(
         &mut self,
         s: S,
         page: P,
+        ahead: Option<Ahead<'_>>,
         n: usize,
         at: usize,
         half: usize,
@@ -207,6 +227,9 @@ impl Split<'_> {
             }
             let end = (d + 32).min(dim);
             while d < end {
+                if let Some(ahead) = ahead {
+                    ahead.fetch(s, d);
+                }
                 let mut key = [s.splat(0.0); H];
                 for (h, key) in key.iter_mut().enumerate() {
                     *key = page.key(s, d, half + h, factor[h]);

@@ -154,7 +154,7 @@ enum Entry {
 fn quantised<F: format::Format>(level: SimdLevel, job: Job<'_, Q8Acts<'_>>) {
     debug_assert_eq!(job.weight.shape().dtype, F::DTYPE);
     #[cfg(target_arch = "x86_64")]
-    if level.min(SimdLevel::supported()) == SimdLevel::Amx && job.tokens >= amx::ENOUGH {
+    if level.usable() == SimdLevel::Amx && job.tokens >= amx::ENOUGH {
         return amx::run::<F>(&job);
     }
     dispatch(level, quantised::Quantised::<F>::new(job));
@@ -221,7 +221,7 @@ impl LinearKernel {
             DType::IQ4_NL => Entry::Quantised(quantised::<Iq4Nl>),
             DType::IQ4_XS => Entry::Quantised(quantised::<Iq4Xs>),
         };
-        Self { dtype, level: level.min(SimdLevel::supported()), entry }
+        Self { dtype, level: level.usable(), entry }
     }
 
     /// Type of the weights.

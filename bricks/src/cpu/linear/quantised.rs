@@ -209,8 +209,8 @@ impl<L: RowLanes, F: Format, const N: usize> Sink<L> for Use<L, F, N> {
         // SAFETY: `direct` unpacks as many blocks as the tokens have.
         unsafe {
             let mut inputs = [Input::new(self.tokens[0], index); N];
-            for n in 1..N {
-                inputs[n] = Input::new(self.tokens[n], index);
+            for (input, token) in inputs.iter_mut().zip(self.tokens) {
+                *input = Input::new(token, index);
             }
             accumulate::<L, F::Coding, N>(l, &chunk, inputs, &mut self.acc);
         }
@@ -350,8 +350,8 @@ unsafe fn tile<L: RowLanes, C: Coding, const N: usize>(
         let tokens = tokens::<N>(job, t);
         for (i, chunk) in panel.iter().enumerate() {
             let mut inputs = [Input::new(tokens[0], first + i); N];
-            for n in 1..N {
-                inputs[n] = Input::new(tokens[n], first + i);
+            for (input, token) in inputs.iter_mut().zip(tokens) {
+                *input = Input::new(token, first + i);
             }
             accumulate::<L, C, N>(l, chunk, inputs, &mut acc);
         }

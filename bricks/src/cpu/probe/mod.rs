@@ -18,10 +18,13 @@ use super::level::SimdLevel;
 
 /// Multiplies and adds 8-bit integers in registers for `iters` rounds; returns the operations done (multiply + add = 2).
 pub fn int8_ops(level: SimdLevel, iters: u64) -> u64 {
-    match level.min(SimdLevel::supported()) {
+    match level.usable() {
         // SAFETY: `supported` has seen every feature of the level on this processor.
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx512Vnni | SimdLevel::Amx => unsafe { x86::int8_avx512(iters) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        SimdLevel::AvxVnni => unsafe { x86::int8_avx_vnni(iters) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx2 => unsafe { x86::int8_avx2(iters) },
@@ -40,13 +43,13 @@ pub fn int8_ops(level: SimdLevel, iters: u64) -> u64 {
 
 /// Fused multiply-adds of f32 in registers for `iters` rounds; returns the operations done (multiply + add = 2).
 pub fn f32_flops(level: SimdLevel, iters: u64) -> u64 {
-    match level.min(SimdLevel::supported()) {
+    match level.usable() {
         // SAFETY: `supported` has seen every feature of the level on this processor.
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx512Vnni | SimdLevel::Amx => unsafe { x86::f32_avx512(iters) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        SimdLevel::Avx2 => unsafe { x86::f32_avx2(iters) },
+        SimdLevel::Avx2 | SimdLevel::AvxVnni => unsafe { x86::f32_avx2(iters) },
         _ => {
             let (mut acc, x, y) = ([0f32; 32], black_box([0.5f32; 32]), black_box([1.5f32; 32]));
             for _ in 0..iters {
@@ -64,7 +67,7 @@ pub fn f32_flops(level: SimdLevel, iters: u64) -> u64 {
 /// or `None` where the level or the processor has no such instruction.
 pub fn bf16_flops(level: SimdLevel, iters: u64) -> Option<u64> {
     #[cfg(target_arch = "x86_64")]
-    if level.min(SimdLevel::supported()) >= SimdLevel::Avx512Vnni && is_x86_feature_detected!("avx512bf16") {
+    if level.usable() >= SimdLevel::Avx512Vnni && is_x86_feature_detected!("avx512bf16") {
         // SAFETY: `supported` has seen AVX-512 F and the line above BF16 on this processor.
         return Some(unsafe { x86::bf16_avx512(iters) });
     }
@@ -85,7 +88,7 @@ pub enum TileType {
 /// there are no such tiles at this level.
 pub fn tile_ops(level: SimdLevel, tiles: TileType, iters: u64) -> Option<u64> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
-    if level.min(SimdLevel::supported()) == SimdLevel::Amx && amx::has(tiles) {
+    if level.usable() == SimdLevel::Amx && amx::has(tiles) {
         // SAFETY: the processor has the instructions and, as the level says, the kernel has granted tile registers.
         return Some(unsafe { amx::products(tiles, iters) });
     }
@@ -100,13 +103,13 @@ pub fn read_bytes(level: SimdLevel, data: &[u8]) -> u64 {
     let to_line = data.as_ptr().align_offset(64);
     let (head, data) = data.split_at(if to_line.is_multiple_of(8) { to_line.min(data.len()) } else { 0 });
     xor_words(head)
-        ^ match level.min(SimdLevel::supported()) {
+        ^ match level.usable() {
             // SAFETY: `supported` has seen every feature of the level on this processor.
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx512Vnni | SimdLevel::Amx => unsafe { x86::read_avx512(data) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            SimdLevel::Avx2 => unsafe { x86::read_avx2(data) },
+            SimdLevel::Avx2 | SimdLevel::AvxVnni => unsafe { x86::read_avx2(data) },
             _ => xor_words(data),
         }
 }

@@ -22,6 +22,19 @@ pub(super) unsafe fn int8_avx512(iters: u64) -> u64 {
     iters * CHAINS as u64 * 128
 }
 
+#[target_feature(enable = "avx2,avxvnni")]
+pub(super) unsafe fn int8_avx_vnni(iters: u64) -> u64 {
+    let (codes, acts) = (black_box(_mm256_set1_epi8(3)), black_box(_mm256_set1_epi8(-5)));
+    let mut acc = [_mm256_setzero_si256(); CHAINS];
+    for _ in 0..iters {
+        for a in &mut acc {
+            *a = _mm256_dpbusd_avx_epi32(*a, codes, acts);
+        }
+    }
+    black_box(acc);
+    iters * CHAINS as u64 * 64
+}
+
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn int8_avx2(iters: u64) -> u64 {
     let (codes, acts) = (black_box(_mm256_set1_epi8(3)), black_box(_mm256_set1_epi8(-5)));

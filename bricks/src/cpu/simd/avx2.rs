@@ -7,14 +7,21 @@ use half::f16;
 
 use super::{Kernel, LANES, Vector};
 
-/// Token of AVX2 with FMA and F16C: exists only where the processor has the features of [`enter`].
+/// Token of AVX2 with FMA and F16C, and of AVX-VNNI if `VNNI`: exists only where the processor has the features of [`enter`] or
+/// [`enter_vnni`].
 #[derive(Clone, Copy)]
-pub(in super::super) struct Avx2(());
+pub(in super::super) struct Avx2<const VNNI: bool>(());
 
 /// Runs a kernel with AVX2.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn enter<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx2(()))
+    kernel.run(Avx2::<false>(()))
+}
+
+/// Runs a kernel with AVX2 and AVX-VNNI.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+pub(super) fn enter_vnni<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx2::<true>(()))
 }
 
 type F = [__m256; 2];
@@ -58,7 +65,7 @@ macro_rules! reduce_i {
     }};
 }
 
-impl Vector for Avx2 {
+impl<const VNNI: bool> Vector for Avx2<VNNI> {
     const WIDE: bool = false;
     type F = F;
     type I = I;

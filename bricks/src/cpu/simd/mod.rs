@@ -142,10 +142,13 @@ pub(super) trait Kernel {
 /// Runs `kernel` at `level`, or at the highest level the processor has if that is lower.
 #[inline]
 pub(super) fn dispatch<K: Kernel>(level: SimdLevel, kernel: K) -> K::Output {
-    match level.min(SimdLevel::supported()) {
-        // SAFETY: `supported` has seen every feature of the level on this processor.
+    match level.usable() {
+        // SAFETY: `usable` has seen every feature of the level on this processor.
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx512Vnni | SimdLevel::Amx => unsafe { avx512::enter(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        SimdLevel::AvxVnni => unsafe { avx2::enter_vnni(kernel) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx2 => unsafe { avx2::enter(kernel) },

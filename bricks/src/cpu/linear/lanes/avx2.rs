@@ -1,4 +1,5 @@
-//! Eight rows in AVX2 registers; dot products by `vpmaddubsw`, whose 16-bit sums saturate, and how that is kept from happening.
+//! Eight rows in AVX2 registers; dot products by AVX-VNNI, or by `vpmaddubsw`, whose 16-bit sums saturate, and how
+//! that is kept from happening.
 
 #[allow(clippy::wildcard_imports)] // intrinsics
 use std::arch::x86_64::*;
@@ -37,7 +38,7 @@ macro_rules! registers {
     )*};
 }
 
-impl RowLanes for Avx2 {
+impl<const VNNI: bool> RowLanes for Avx2<VNNI> {
     const ROWS: usize = ROWS;
     const REGISTERS: usize = 16;
     type U = __m256i;
@@ -111,39 +112,48 @@ impl RowLanes for Avx2 {
         start: [[__m256i; 2]; N],
     ) -> [[__m256i; 2]; N] {
         let mut sums = start;
+        if VNNI {
+            // Token by token within a quad: neighbouring instructions are independent of each other.
+            for (q, codes) in codes.iter().enumerate() {
+                for (sums, acts) in sums.iter_mut().zip(acts) {
+                    let half = usize::from(C::SUBS == 2 && q >= 4);
+                    // SAFETY: the caller promises 32 activations; the token that there is the instruction.
+                    sums[half] = unsafe { _mm256_dpbusd_avx_epi32(sums[half], *codes, broadcast(acts, q)) };
+                }
+            }
+            return sums;
+        }
         for (sums, acts) in sums.iter_mut().zip(acts) {
             // SAFETY: the caller promises this token's activations.
-            *sums = unsafe { Self::dot::<C>(codes, acts, *sums) };
+            *sums = unsafe { dot::<C>(codes, acts, *sums) };
         }
         sums
     }
 }
 
-impl Avx2 {
-    /// One token of [`RowLanes::dots`].
-    ///
-    /// # Safety
-    /// 32 activations are readable from `acts` on.
-    #[inline(always)]
-    unsafe fn dot<C: Coding>(codes: &[__m256i; 8], acts: *const i8, start: [__m256i; 2]) -> [__m256i; 2] {
-        // SAFETY: the caller promises 32 activations; the loads need no alignment; the caller has the instructions.
-        unsafe {
-            let mut sums = if C::SUBS == 2 {
-                [sum_of_quads::<C>(codes, acts, 0, 4), sum_of_quads::<C>(codes, acts, 4, 8)]
-            } else {
-                [sum_of_quads::<C>(codes, acts, 0, 8), _mm256_setzero_si256()]
-            };
-            if C::MAX > SMALL {
-                // Codes of 8 bits were made signed: what the start begins with has been subtracted.
-                sums[0] = _mm256_add_epi32(sums[0], _mm256_set1_epi32(MAGIC.to_bits() as i32));
-                return sums;
-            }
-            sums[0] = _mm256_add_epi32(sums[0], start[0]);
-            if C::OFFSET != 0 && C::SUBS == 2 {
-                sums[1] = _mm256_add_epi32(sums[1], start[1]);
-            }
-            sums
+/// One token of [`RowLanes::dots`].
+///
+/// # Safety
+/// 32 activations are readable from `acts` on.
+#[inline(always)]
+unsafe fn dot<C: Coding>(codes: &[__m256i; 8], acts: *const i8, start: [__m256i; 2]) -> [__m256i; 2] {
+    // SAFETY: the caller promises 32 activations; the loads need no alignment; the caller has the instructions.
+    unsafe {
+        let mut sums = if C::SUBS == 2 {
+            [sum_of_quads::<C>(codes, acts, 0, 4), sum_of_quads::<C>(codes, acts, 4, 8)]
+        } else {
+            [sum_of_quads::<C>(codes, acts, 0, 8), _mm256_setzero_si256()]
+        };
+        if C::MAX > SMALL {
+            // Codes of 8 bits were made signed: what the start begins with has been subtracted.
+            sums[0] = _mm256_add_epi32(sums[0], _mm256_set1_epi32(MAGIC.to_bits() as i32));
+            return sums;
         }
+        sums[0] = _mm256_add_epi32(sums[0], start[0]);
+        if C::OFFSET != 0 && C::SUBS == 2 {
+            sums[1] = _mm256_add_epi32(sums[1], start[1]);
+        }
+        sums
     }
 }
 
