@@ -46,6 +46,7 @@ impl SimdLevel {
 
     /// The level, or the next lower one that this processor can run.
     #[inline]
+    #[must_use]
     pub fn usable(self) -> Self {
         match self.min(Self::supported()) {
             Self::AvxVnni if !has_avx_vnni() => Self::Avx2,
