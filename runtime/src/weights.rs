@@ -98,6 +98,8 @@ impl PackedWeights {
                 end = end.checked_add(bytes).ok_or(PackError::OutOfMemory { bytes: usize::MAX })?;
             }
         }
+        // The largest first: while a matrix is packed it is there twice, which costs least when little else is there.
+        order.sort_by_key(|id| std::cmp::Reverse(matrices[id.index()].map_or(0, |place| place.bytes)));
         let memory = Arena::huge(end).map_err(|ArenaError { bytes }| PackError::OutOfMemory { bytes })?;
         let packed = Self { memory, matrices };
         packed.fill(weights, &order, gang)?;

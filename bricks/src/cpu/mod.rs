@@ -1,10 +1,10 @@
-//! Kernels for the processor, with run-time dispatch between portable Rust, AVX2 and AVX-512 VNNI.
+//! Kernels for the processor, with run-time dispatch between portable Rust, AVX2, AVX-VNNI, AVX-512 VNNI and AMX.
 //!
 //! | module | content |
 //! | --- | --- |
 //! | [`SimdLevel`] | which instruction set; asked of the processor once |
-//! | [`linear`] | matrices (all weight types, in the file's layout) times activations |
-//! | [`attention`] | attention over paged f16 keys and values |
+//! | [`linear`] | matrices (all weight types, packed in the file's size) times activations |
+//! | [`attention`] | attention over paged keys and values, f16 or q8_0 |
 //! | rows | [`rms_norm_row`], [`add_row`], [`gated_activation`], [`rope_row`], [`quantize_row`], [`embed_row`], conversions |
 //! | [`gang`] | the threads that share a kernel's rows |
 //! | [`probe`] | micro-kernels that reach the processor's peaks, to measure them |
