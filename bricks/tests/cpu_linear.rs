@@ -223,6 +223,40 @@ fn a_poisoned_block_makes_the_outputs_of_its_token_nan_and_of_no_other() {
 }
 
 #[test]
+fn scales_that_are_not_finite_give_the_same_at_every_level_and_in_any_company() {
+    let mut rng = Random(11);
+    for dtype in QUANTISED {
+        for scale in [f16::INFINITY, f16::NEG_INFINITY, f16::NAN] {
+            let cols = 2 * dtype.block_len();
+            let mut weight = quantised_matrix(dtype, 18, cols, Fill::Random(0.1), &mut rng);
+            // The first block of row 3.
+            let at = 3 * weight.len() / 18 + scale_offsets(dtype)[0];
+            weight[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+            let packed = pack(dtype, 18, cols, &weight);
+            let m = Matrix { weight: packed.matrix(), bias: None };
+            let acts = Q8Rows::from_values(cols, &values(20 * cols, 1.0, &mut rng)).unwrap();
+            let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+            let alone: Vec<f32> = (0..20)
+                .flat_map(|t| run(SimdLevel::Scalar, dtype, &m, Acts::Q8(acts.row(t).unwrap().into()), 1))
+                .collect();
+            for level in SimdLevel::available() {
+                let all = run(level, dtype, &m, Acts::Q8((&acts).into()), 20);
+                for (i, (&a, &b)) in all.iter().zip(&alone).enumerate() {
+                    assert!(same(a, b), "{dtype} {level} scale {scale}: out[{}][{}] = {a}, alone {b}", i / 18, i % 18);
+                    assert_eq!(
+                        a.is_finite(),
+                        i % 18 != 3,
+                        "{dtype} {level} scale {scale}: out[{}][{}] = {a}",
+                        i / 18,
+                        i % 18
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn float_weights_agree_with_f64_and_across_levels() {
     let mut rng = Random(5);
     for dtype in FLOATS {

@@ -18,6 +18,7 @@ use std::mem::MaybeUninit;
 use std::ptr::{addr_of, addr_of_mut};
 
 use super::format::{Chunk, Coding, Format, Sink};
+use super::lanes::MAGIC;
 use super::layout::ROW_GROUP;
 use super::quantised::{Quantised, Token};
 use super::{Job, Q8Acts};
@@ -289,14 +290,16 @@ impl Tile<'_, '_> {
                         minimum[sub] = _mm512_load_ps(addr_of!((*panel).minimum[chunk][sub]).cast());
                     }
                 }
+                // As `quantised::accumulate` does it: a scale that is not finite gives the same there and here.
+                let magic = _mm512_set1_epi32(MAGIC.to_bits() as i32);
+                let shift = _mm512_mul_ps(scale[0], _mm512_set1_ps(-MAGIC));
                 for (i, acc) in acc.iter_mut().enumerate() {
-                    let dots = |sub| {
-                        _mm512_cvtepi32_ps(_mm512_load_si512(slot(chunk * C::SUBS + sub).add(i * ROW_GROUP).cast()))
-                    };
+                    let dots = |sub| _mm512_load_si512(slot(chunk * C::SUBS + sub).add(i * ROW_GROUP).cast());
                     let sum = |sub: usize| _mm512_set1_ps((*factors).sum[i][sub][chunk]);
-                    let mut v = _mm512_mul_ps(scale[0], dots(0));
+                    let first = _mm512_castsi512_ps(_mm512_add_epi32(dots(0), magic));
+                    let mut v = _mm512_fmadd_ps(scale[0], first, shift);
                     if C::SUBS == 2 {
-                        v = _mm512_fmadd_ps(scale[1], dots(1), v);
+                        v = _mm512_fmadd_ps(scale[1], _mm512_cvtepi32_ps(dots(1)), v);
                     }
                     if C::MINIMUM {
                         v = _mm512_fmadd_ps(minimum[0], sum(0), v);
