@@ -140,8 +140,7 @@ impl Sampler {
     /// # Errors
     /// [`SamplerError::NotFinite`] when a logit is NaN or none is finite.
     pub fn sample(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32, SamplerError> {
-        if has_nan(logits) {
-            let token = logits.iter().position(|x| x.is_nan()).unwrap_or(0);
+        if let Some(token) = first_nan(logits) {
             return Err(SamplerError::NotFinite { token });
         }
         let o = &self.options;
@@ -248,9 +247,11 @@ fn min_p(candidates: &mut Vec<Candidate>, p: f32) {
 /// Values that are looked at together: independent lanes, which compilers turn into vectors.
 const TOGETHER: usize = 32;
 
-fn has_nan(logits: &[f32]) -> bool {
+fn first_nan(logits: &[f32]) -> Option<usize> {
     let (blocks, rest) = logits.as_chunks::<TOGETHER>();
-    blocks.iter().any(|block| block.iter().fold(false, |nan, x| nan | x.is_nan())) || rest.iter().any(|x| x.is_nan())
+    let block = blocks.iter().position(|block| block.iter().fold(false, |nan, x| nan | x.is_nan()));
+    let (from, part) = block.map_or((blocks.len() * TOGETHER, rest), |i| (i * TOGETHER, &blocks[i]));
+    part.iter().position(|x| x.is_nan()).map(|i| from + i)
 }
 
 /// Index of the largest value, the first among equals; `None` if nothing is above −∞. NaN is never chosen.
@@ -401,14 +402,9 @@ mod tests {
                 0..150,
             ),
         ) {
-            let mut expected: Option<(u32, f32)> = None;
-            for (i, &x) in logits.iter().enumerate() {
-                if x > expected.map_or(f32::NEG_INFINITY, |b| b.1) {
-                    expected = Some((i as u32, x));
-                }
-            }
-            prop_assert_eq!(argmax(&logits), expected.map(|b| b.0));
-            prop_assert_eq!(has_nan(&logits), logits.iter().any(|x| x.is_nan()));
+            let expected = bricks::reference::argmax(&logits).filter(|&i| logits[i] > f32::NEG_INFINITY);
+            prop_assert_eq!(argmax(&logits), expected.map(|i| i as u32));
+            prop_assert_eq!(first_nan(&logits), logits.iter().position(|x| x.is_nan()));
         }
 
         #[test]

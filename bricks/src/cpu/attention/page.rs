@@ -290,13 +290,36 @@ fn quantise<V: Vector>(s: V, x: &[f32], mut put: impl FnMut(usize, i8)) -> f16 {
 }
 
 /// A page as a kernel reads it: sixteen lanes at a time, widened to f32.
-pub(super) trait Page<V: Vector>: Copy {
+pub(super) trait Page<V: Simd>: Copy {
     /// Factor of block `b` (32 elements) of keys of positions `16 half..`, for [`key`](Self::key).
     fn key_scale(self, s: V, b: usize, half: usize) -> V::F;
     /// Element `d` of the keys of positions `16 half..`.
     fn key(self, s: V, d: usize, half: usize, scale: V::F) -> V::F;
     /// Elements `16 v..` of the value of position `i`.
     fn value(self, s: V, i: usize, v: usize) -> V::F;
+    /// Asks for memory that will be read after the keys, while element `d` of them is used.
+    fn fetch(self, s: V, d: usize);
+}
+
+/// What is read after the keys of a page that is read once: lines must be on their way before they are needed.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<'a> {
+    /// Keys of the next page.
+    pub(super) next: &'a [u8],
+    /// Values of this page.
+    pub(super) values: &'a [u8],
+}
+
+impl Ahead<'_> {
+    /// Nothing.
+    pub(super) const NONE: Self = Self { next: &[], values: &[] };
+
+    /// Asks for the `line` bytes of both that belong to element `d`.
+    #[inline(always)]
+    fn fetch<S: Simd>(self, s: S, line: usize, d: usize) {
+        s.prefetch(self.next.as_ptr().wrapping_add(d * line));
+        s.prefetch(self.values.as_ptr().wrapping_add(d * line));
+    }
 }
 
 /// `f16`, of heads that are a multiple of 16.
@@ -304,10 +327,11 @@ pub(super) trait Page<V: Vector>: Copy {
 pub(super) struct Half<'a> {
     pub(super) keys: &'a [u8],
     pub(super) values: &'a [u8],
+    pub(super) ahead: Ahead<'a>,
     pub(super) head_dim: usize,
 }
 
-impl<V: Vector> Page<V> for Half<'_> {
+impl<V: Simd> Page<V> for Half<'_> {
     #[inline(always)]
     fn key_scale(self, s: V, _: usize, _: usize) -> V::F {
         s.splat(1.0)
@@ -324,6 +348,11 @@ impl<V: Vector> Page<V> for Half<'_> {
         // SAFETY: `i < PAGE` and `16 v + 16 <= head_dim`: within the page's values.
         s.load_f16_bytes(unsafe { array(self.values, 2 * (i * self.head_dim + v * LANES)) })
     }
+
+    #[inline(always)]
+    fn fetch(self, s: V, d: usize) {
+        self.ahead.fetch(s, 2 * PAGE, d);
+    }
 }
 
 /// `q8_0`, with its scales widened.
@@ -333,10 +362,11 @@ pub(super) struct Codes<'a> {
     pub(super) values: &'a [u8],
     /// Of the keys or of the values, whichever are read: `[head_dim / 32][PAGE]` or `[PAGE][head_dim / 32]`.
     pub(super) scales: &'a [f32],
+    pub(super) ahead: Ahead<'a>,
     pub(super) head_dim: usize,
 }
 
-impl<V: Vector> Page<V> for Codes<'_> {
+impl<V: Simd> Page<V> for Codes<'_> {
     #[inline(always)]
     fn key_scale(self, s: V, b: usize, half: usize) -> V::F {
         // SAFETY: `b < head_dim / 32` and `half < 2`: within the scales.
@@ -360,6 +390,11 @@ impl<V: Vector> Page<V> for Codes<'_> {
         };
         s.mul(s.load_i8_bytes(codes), s.splat(*scale))
     }
+
+    #[inline(always)]
+    fn fetch(self, s: V, d: usize) {
+        self.ahead.fetch(s, PAGE, d);
+    }
 }
 
 /// Keys `[head_dim][PAGE]` or values `[PAGE][stride]` already widened; `stride` is a multiple of 16.
@@ -369,7 +404,7 @@ pub(super) struct Wide<'a> {
     pub(super) stride: usize,
 }
 
-impl<V: Vector> Page<V> for Wide<'_> {
+impl<V: Simd> Page<V> for Wide<'_> {
     #[inline(always)]
     fn key_scale(self, s: V, _: usize, _: usize) -> V::F {
         s.splat(1.0)
@@ -386,6 +421,10 @@ impl<V: Vector> Page<V> for Wide<'_> {
         // SAFETY: `i < PAGE` and `16 v + 16 <= stride`: within the values.
         s.load(unsafe { array(self.data, i * self.stride + v * LANES) })
     }
+
+    /// It is in a cache already, and so is what follows once it has been widened.
+    #[inline(always)]
+    fn fetch(self, _: V, _: usize) {}
 }
 
 /// A stored page, cut into its parts.
@@ -411,7 +450,7 @@ impl KvLayout {
 
     /// Widens the keys of a page to `[head_dim][PAGE]`; `scales` is room for `head_dim` floats.
     #[inline(always)]
-    pub(super) fn widen_keys<V: Vector>(self, s: V, page: Parts<'_>, scales: &mut [f32], out: &mut [f32]) {
+    pub(super) fn widen_keys<V: Simd>(self, s: V, page: Parts<'_>, scales: &mut [f32], out: &mut [f32]) {
         let (out, _) = out[..PAGE * self.head_dim].as_chunks_mut::<LANES>();
         match self.kind {
             KvType::F16 => {
@@ -421,7 +460,7 @@ impl KvLayout {
             }
             KvType::Q8_0 => {
                 widen_scales(s, page.key_scales, scales);
-                let from = Codes { keys: page.keys, values: &[], scales, head_dim: self.head_dim };
+                let from = Codes { keys: page.keys, values: &[], scales, ahead: Ahead::NONE, head_dim: self.head_dim };
                 for (i, out) in out.iter_mut().enumerate() {
                     let (d, half) = (i / 2, i % 2);
                     s.store(from.key(s, d, half, from.key_scale(s, d / BLOCK, half)), out);
@@ -432,7 +471,7 @@ impl KvLayout {
 
     /// Widens the values of positions `..n` of a page to `[n][stride]`, with zeros behind each row.
     #[inline(always)]
-    pub(super) fn widen_values<V: Vector>(self, s: V, page: Parts<'_>, n: usize, scales: &mut [f32], out: &mut [f32]) {
+    pub(super) fn widen_values<V: Simd>(self, s: V, page: Parts<'_>, n: usize, scales: &mut [f32], out: &mut [f32]) {
         let dim = self.head_dim;
         let stride = dim.next_multiple_of(LANES);
         if self.kind == KvType::Q8_0 {
@@ -443,7 +482,7 @@ impl KvLayout {
             for (v, out) in out.iter_mut().enumerate() {
                 let x = match self.kind {
                     KvType::F16 if (v + 1) * LANES <= dim => {
-                        Half { keys: &[], values: page.values, head_dim: dim }.value(s, i, v)
+                        Half { keys: &[], values: page.values, ahead: Ahead::NONE, head_dim: dim }.value(s, i, v)
                     }
                     KvType::F16 => {
                         let mut lanes = [0; 2 * LANES];
@@ -451,7 +490,8 @@ impl KvLayout {
                         lanes[..tail.len()].copy_from_slice(tail);
                         s.load_f16_bytes(&lanes)
                     }
-                    KvType::Q8_0 => Codes { keys: &[], values: page.values, scales, head_dim: dim }.value(s, i, v),
+                    KvType::Q8_0 => Codes { keys: &[], values: page.values, scales, ahead: Ahead::NONE, head_dim: dim }
+                        .value(s, i, v),
                 };
                 s.store(x, out);
             }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::super::math;
 use super::super::simd::{Kernel, LANES, Simd};
-use super::page::{Codes, Half, KvType, Page, Wide, array, widen_scales};
+use super::page::{Ahead, Codes, Half, KvType, Page, Wide, array, widen_scales};
 use super::{AttentionGroup, PAGE, PAGES, SPLIT, Tile};
 
 /// Vectors per register tile when `left` are left: what fills the registers without spilling.
@@ -103,20 +103,19 @@ impl Kernel for Split<'_> {
         let scales = std::mem::take(&mut self.scales);
         for (i, page) in self.pages.iter().enumerate() {
             let Some(page) = page.map(|p| layout.parts(p)) else { continue };
-            // Read once and used at once: lines must be on their way before. The values are wanted after all scores.
             let next = match self.pages.get(i + 1) {
                 Some(Some(next)) => layout.parts(next).keys,
                 _ => page.keys,
             };
-            let ahead = Ahead { next, values: page.values, line: page.keys.len() / dim };
+            let ahead = Ahead { next, values: page.values };
             if !on_the_way {
                 layout.widen_keys(s, page, scales, wide);
-                self.score(s, Wide { data: wide, stride }, None, i * PAGE);
+                self.score(s, Wide { data: wide, stride }, i * PAGE);
             } else if layout.kind() == KvType::F16 {
-                self.score(s, Half { keys: page.keys, values: &[], head_dim: dim }, Some(ahead), i * PAGE);
+                self.score(s, Half { keys: page.keys, values: &[], ahead, head_dim: dim }, i * PAGE);
             } else {
                 widen_scales(s, page.key_scales, scales);
-                self.score(s, Codes { keys: page.keys, values: &[], scales, head_dim: dim }, Some(ahead), i * PAGE);
+                self.score(s, Codes { keys: page.keys, values: &[], scales, ahead, head_dim: dim }, i * PAGE);
             }
         }
         for n in 0..count {
@@ -132,32 +131,12 @@ impl Kernel for Split<'_> {
                 layout.widen_values(s, page, n, scales, wide);
                 self.weigh(s, Wide { data: wide, stride }, at);
             } else if layout.kind() == KvType::F16 {
-                self.weigh(s, Half { keys: &[], values: page.values, head_dim: dim }, at);
+                self.weigh(s, Half { keys: &[], values: page.values, ahead: Ahead::NONE, head_dim: dim }, at);
             } else {
                 widen_scales(s, page.value_scales, scales);
-                self.weigh(s, Codes { keys: &[], values: page.values, scales, head_dim: dim }, at);
+                self.weigh(s, Codes { keys: &[], values: page.values, scales, ahead: Ahead::NONE, head_dim: dim }, at);
             }
         }
-    }
-}
-
-/// What will be read after the keys of a page, to be asked for while they are used.
-#[derive(Clone, Copy)]
-struct Ahead<'a> {
-    /// Keys of the next page.
-    next: &'a [u8],
-    /// Values of this page.
-    values: &'a [u8],
-    /// Bytes of both for one element of a head.
-    line: usize,
-}
-
-impl Ahead<'_> {
-    /// Asks for what belongs to element `d`.
-    #[inline(always)]
-    fn fetch<S: Simd>(self, s: S, d: usize) {
-        s.prefetch(self.next.as_ptr().wrapping_add(d * self.line));
-        s.prefetch(self.values.as_ptr().wrapping_add(d * self.line));
     }
 }
 
@@ -172,7 +151,7 @@ impl Split<'_> {
 
     /// Scores of the page at `at` for the register tiles that see something of it.
     #[inline(always)]
-    fn score<S: Simd, P: Page<S>>(&mut self, s: S, page: P, ahead: Option<Ahead<'_>>, at: usize) {
+    fn score<S: Simd, P: Page<S>>(&mut self, s: S, page: P, at: usize) {
         let heads = self.group.heads;
         let count = self.tile.rows * heads;
         let mut n = 0;
@@ -181,37 +160,28 @@ impl Split<'_> {
             // Rows see ever later positions.
             let (start, end) = (self.seen(n / heads).start, self.seen((n + of - 1) / heads).end);
             if start < at + PAGE && at < end {
-                by_count!(of, self.scores::<S, P>(s, page, ahead, n, at));
+                by_count!(of, self.scores::<S, P>(s, page, n, at));
             }
             n += of;
         }
     }
 
     #[inline(always)]
-    fn scores<S: Simd, P: Page<S>, const Q: usize>(
-        &mut self,
-        s: S,
-        page: P,
-        ahead: Option<Ahead<'_>>,
-        n: usize,
-        at: usize,
-    ) {
+    fn scores<S: Simd, P: Page<S>, const Q: usize>(&mut self, s: S, page: P, n: usize, at: usize) {
         if S::WIDE {
-            self.half_scores::<S, P, Q, 2>(s, page, ahead, n, at, 0);
+            self.half_scores::<S, P, Q, 2>(s, page, n, at, 0);
         } else {
-            self.half_scores::<S, P, Q, 1>(s, page, ahead, n, at, 0);
-            self.half_scores::<S, P, Q, 1>(s, page, None, n, at, 1);
+            self.half_scores::<S, P, Q, 1>(s, page, n, at, 0);
+            self.half_scores::<S, P, Q, 1>(s, page, n, at, 1);
         }
     }
 
     /// Scores of vectors `n..n + Q` for `H` times 16 positions from `at + 16 half` on: elements of the head in order, one by one.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     fn half_scores<S: Simd, P: Page<S>, const Q: usize, const H: usize>(
         &mut self,
         s: S,
         page: P,
-        ahead: Option<Ahead<'_>>,
         n: usize,
         at: usize,
         half: usize,
@@ -227,8 +197,8 @@ impl Split<'_> {
             }
             let end = (d + 32).min(dim);
             while d < end {
-                if let Some(ahead) = ahead {
-                    ahead.fetch(s, d);
+                if half == 0 {
+                    page.fetch(s, d);
                 }
                 let mut key = [s.splat(0.0); H];
                 for (h, key) in key.iter_mut().enumerate() {

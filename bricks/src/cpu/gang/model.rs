@@ -88,7 +88,7 @@ fn a_gang_that_never_worked_ends() {
 fn work_is_handed_out_once_in_neighbouring_steps() {
     explore(Some(2), || {
         let mut gang = Gang::new(2).unwrap();
-        // Beyond the fixed shares: the shared counters, of which the idle one is reset.
+        // Own pieces, stolen ones, and the counters of the step before, which are reset.
         let steps = [Cells::new(5), Cells::new(5)];
         let work = |m: &Member<'_>| {
             for cells in &steps {

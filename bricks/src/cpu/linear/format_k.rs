@@ -143,7 +143,8 @@ formats! {
             unrolled!(j in [0, 1, 2, 3] {
                 let c = 4 * part + j;
                 // Loaded anew for each chunk: eight more registers are not to be had.
-                let (packed, high) = (planes(l, at, 11 + 8 * (c / 2)), fields(l, &planes(l, at, 3), 4 * part as u32, 0x0f0f_0f0f));
+                let packed = planes(l, at, 11 + 8 * (c / 2));
+                let high = fields(l, &planes(l, at, 3), 4 * part as u32, 0x0f0f_0f0f);
                 let codes = fields(l, &packed, 4 * (j % 2) as u32, 0x0f0f_0f0f);
                 sink.put(l, c, factors.chunk(l, c, with_bit(l, codes, &high, j as u32, 4)));
             });

@@ -19,14 +19,14 @@ use super::level::SimdLevel;
 /// Multiplies and adds 8-bit integers in registers for `iters` rounds; returns the operations done (multiply + add = 2).
 pub fn int8_ops(level: SimdLevel, iters: u64) -> u64 {
     match level.usable() {
-        // SAFETY: `supported` has seen every feature of the level on this processor.
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: `usable` has seen every feature of the level on this processor.
         SimdLevel::Avx512Vnni | SimdLevel::Amx => unsafe { x86::int8_avx512(iters) },
-        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
         SimdLevel::AvxVnni => unsafe { x86::int8_avx_vnni(iters) },
-        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
         SimdLevel::Avx2 => unsafe { x86::int8_avx2(iters) },
         _ => {
             let (mut acc, codes, acts) = ([0i32; 64], black_box([3u8; 64]), black_box([-5i8; 64]));
@@ -44,11 +44,11 @@ pub fn int8_ops(level: SimdLevel, iters: u64) -> u64 {
 /// Fused multiply-adds of f32 in registers for `iters` rounds; returns the operations done (multiply + add = 2).
 pub fn f32_flops(level: SimdLevel, iters: u64) -> u64 {
     match level.usable() {
-        // SAFETY: `supported` has seen every feature of the level on this processor.
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: `usable` has seen every feature of the level on this processor.
         SimdLevel::Avx512Vnni | SimdLevel::Amx => unsafe { x86::f32_avx512(iters) },
-        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
         SimdLevel::Avx2 | SimdLevel::AvxVnni => unsafe { x86::f32_avx2(iters) },
         _ => {
             let (mut acc, x, y) = ([0f32; 32], black_box([0.5f32; 32]), black_box([1.5f32; 32]));
@@ -68,7 +68,7 @@ pub fn f32_flops(level: SimdLevel, iters: u64) -> u64 {
 pub fn bf16_flops(level: SimdLevel, iters: u64) -> Option<u64> {
     #[cfg(target_arch = "x86_64")]
     if level.usable() >= SimdLevel::Avx512Vnni && is_x86_feature_detected!("avx512bf16") {
-        // SAFETY: `supported` has seen AVX-512 F and the line above BF16 on this processor.
+        // SAFETY: `usable` has seen AVX-512 F and the line above BF16 on this processor.
         return Some(unsafe { x86::bf16_avx512(iters) });
     }
     let _ = (level, iters);
@@ -104,11 +104,11 @@ pub fn read_bytes(level: SimdLevel, data: &[u8]) -> u64 {
     let (head, data) = data.split_at(if to_line.is_multiple_of(8) { to_line.min(data.len()) } else { 0 });
     xor_words(head)
         ^ match level.usable() {
-            // SAFETY: `supported` has seen every feature of the level on this processor.
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: `usable` has seen every feature of the level on this processor.
             SimdLevel::Avx512Vnni | SimdLevel::Amx => unsafe { x86::read_avx512(data) },
-            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
             SimdLevel::Avx2 | SimdLevel::AvxVnni => unsafe { x86::read_avx2(data) },
             _ => xor_words(data),
         }

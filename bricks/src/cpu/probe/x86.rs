@@ -9,30 +9,35 @@ use super::xor_words;
 // Latency 4-5 cycles on two ports: ten independent chains keep both busy, and AVX2 has 16 registers.
 const CHAINS: usize = 10;
 
-#[target_feature(enable = "avx512f,avx512vnni")]
-pub(super) unsafe fn int8_avx512(iters: u64) -> u64 {
-    let (codes, acts) = (black_box(_mm512_set1_epi8(3)), black_box(_mm512_set1_epi8(-5)));
-    let mut acc = [_mm512_setzero_si512(); CHAINS];
-    for _ in 0..iters {
-        for a in &mut acc {
-            *a = _mm512_dpbusd_epi32(*a, codes, acts);
+/// Probes that repeat one instruction on independent chains: features, operands, what an accumulator begins with and becomes, and
+/// the operations of an instruction.
+macro_rules! probes {
+    ($($name:ident: $features:literal, ($x:expr, $y:expr), |$acc:ident, $a:ident, $b:ident| $zero:expr => $step:expr, $ops:literal;)*) => {$(
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $name(iters: u64) -> u64 {
+            let ($a, $b) = (black_box($x), black_box($y));
+            let mut chains = [$zero; CHAINS];
+            for _ in 0..iters {
+                for chain in &mut chains {
+                    let $acc = *chain;
+                    *chain = $step;
+                }
+            }
+            black_box(chains);
+            iters * CHAINS as u64 * $ops
         }
-    }
-    black_box(acc);
-    iters * CHAINS as u64 * 128
+    )*};
 }
 
-#[target_feature(enable = "avx2,avxvnni")]
-pub(super) unsafe fn int8_avx_vnni(iters: u64) -> u64 {
-    let (codes, acts) = (black_box(_mm256_set1_epi8(3)), black_box(_mm256_set1_epi8(-5)));
-    let mut acc = [_mm256_setzero_si256(); CHAINS];
-    for _ in 0..iters {
-        for a in &mut acc {
-            *a = _mm256_dpbusd_avx_epi32(*a, codes, acts);
-        }
-    }
-    black_box(acc);
-    iters * CHAINS as u64 * 64
+probes! {
+    int8_avx512: "avx512f,avx512vnni", (_mm512_set1_epi8(3), _mm512_set1_epi8(-5)),
+        |acc, a, b| _mm512_setzero_si512() => _mm512_dpbusd_epi32(acc, a, b), 128;
+    int8_avx_vnni: "avx2,avxvnni", (_mm256_set1_epi8(3), _mm256_set1_epi8(-5)),
+        |acc, a, b| _mm256_setzero_si256() => _mm256_dpbusd_avx_epi32(acc, a, b), 64;
+    f32_avx512: "avx512f", (_mm512_set1_ps(0.5), _mm512_set1_ps(1.5)),
+        |acc, a, b| _mm512_setzero_ps() => _mm512_fmadd_ps(acc, a, b), 32;
+    f32_avx2: "avx2,fma", (_mm256_set1_ps(0.5), _mm256_set1_ps(1.5)),
+        |acc, a, b| _mm256_setzero_ps() => _mm256_fmadd_ps(acc, a, b), 16;
 }
 
 #[target_feature(enable = "avx2")]
@@ -63,32 +68,6 @@ fn black_box_product(codes: __m256i, acts: __m256i) -> __m256i {
             a = in(ymm_reg) acts, options(nomem, nostack, preserves_flags));
     }
     product
-}
-
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn f32_avx512(iters: u64) -> u64 {
-    let (x, y) = (black_box(_mm512_set1_ps(0.5)), black_box(_mm512_set1_ps(1.5)));
-    let mut acc = [_mm512_setzero_ps(); CHAINS];
-    for _ in 0..iters {
-        for a in &mut acc {
-            *a = _mm512_fmadd_ps(*a, x, y);
-        }
-    }
-    black_box(acc);
-    iters * CHAINS as u64 * 32
-}
-
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn f32_avx2(iters: u64) -> u64 {
-    let (x, y) = (black_box(_mm256_set1_ps(0.5)), black_box(_mm256_set1_ps(1.5)));
-    let mut acc = [_mm256_setzero_ps(); CHAINS];
-    for _ in 0..iters {
-        for a in &mut acc {
-            *a = _mm256_fmadd_ps(*a, x, y);
-        }
-    }
-    black_box(acc);
-    iters * CHAINS as u64 * 16
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]

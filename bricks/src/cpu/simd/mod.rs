@@ -143,14 +143,14 @@ pub(super) trait Kernel {
 #[inline]
 pub(super) fn dispatch<K: Kernel>(level: SimdLevel, kernel: K) -> K::Output {
     match level.usable() {
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: `usable` has seen every feature of the level on this processor.
-        #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx512Vnni | SimdLevel::Amx => unsafe { avx512::enter(kernel) },
-        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
         SimdLevel::AvxVnni => unsafe { avx2::enter_vnni(kernel) },
-        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
         SimdLevel::Avx2 => unsafe { avx2::enter(kernel) },
         _ => kernel.run(Portable),
     }
