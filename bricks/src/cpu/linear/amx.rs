@@ -30,20 +30,21 @@ use crate::quant::q8::BLOCK;
 const TOKENS: usize = 16;
 /// Tokens from which on tiles are used at all: below it, and for a rest of fewer, the vector kernels are as fast.
 pub(super) const ENOUGH: usize = 9;
-/// Chunks of a panel: 1,024 inputs, a multiple of every block.
-const PANEL: usize = 32;
-/// Groups of rows whose panels are unpacked together: activations are read from the outer caches once for all of them.
-const GROUPS: usize = 4;
+/// Most chunks of a panel of one group: 768 inputs, whole blocks of every type.
+const PANEL: usize = 24;
+/// Chunks that are unpacked at once, of several groups of rows: what is read and prepared of the activations serves all of them.
+const ROOM: usize = 6 * PANEL;
 /// Bytes of the codes of a chunk.
 const CHUNK: usize = BLOCK * ROW_GROUP;
 
-/// The unpacked chunks of one group of rows.
+/// The unpacked chunks of some groups of rows, one group after the other.
 #[repr(C, align(64))]
-struct Panel {
-    /// Tile B of each chunk: quad by quad, sixteen rows each; the format's offset has been subtracted.
-    codes: [[u8; CHUNK]; PANEL],
-    scale: [[[f32; ROW_GROUP]; 2]; PANEL],
-    minimum: [[[f32; ROW_GROUP]; 2]; PANEL],
+struct Panels {
+    /// Tile B of each chunk: quad by quad, sixteen rows each; the format's offset has been subtracted. Behind the last chunk there
+    /// is room for a batch of products that nobody wants.
+    codes: [[u8; CHUNK]; ROOM + BATCH],
+    scale: [[[f32; ROW_GROUP]; 2]; ROOM],
+    minimum: [[[f32; ROW_GROUP]; 2]; ROOM],
 }
 
 /// What the inner loop needs of sixteen tokens, at addresses with constant distances.
@@ -54,10 +55,11 @@ struct Factors {
     sum: [[[f32; PANEL]; 2]; TOKENS],
 }
 
-/// Tile multiplications that are started together: their loads, products and stores overlap.
+/// Products that are started together: their loads, multiplications and stores overlap.
 const BATCH: usize = 4;
 
-/// Integer sums of two batches, so that the tile unit fills one while the other is used.
+/// Integer sums of two batches, so that the tile unit fills one while the other is used. Where they come from is a ring: a batch
+/// may end in one group of rows and begin in the one before.
 #[repr(C, align(64))]
 struct Sums([[[i32; ROW_GROUP]; TOKENS]; 2 * BATCH]);
 
@@ -106,10 +108,10 @@ unsafe fn enter<F: Format>(job: &Job<'_, Q8Acts<'_>>) {
     }
 }
 
-/// Unpacks chunks to a panel.
+/// Unpacks chunks to panels.
 struct Keep<F> {
-    panel: *mut Panel,
-    /// Chunk 0 of the block that is being unpacked.
+    panels: *mut Panels,
+    /// Where chunk 0 of the block that is being unpacked belongs.
     first: usize,
     format: PhantomData<F>,
 }
@@ -118,19 +120,19 @@ impl<F: Format> Sink<Avx512> for Keep<F> {
     #[inline(always)]
     fn put(&mut self, _: Avx512, index: usize, chunk: Chunk<Avx512>) {
         let at = self.first + index;
-        debug_assert!(at < PANEL);
-        // SAFETY: `at` is a chunk of the panel, which is this call's own memory; stores of whole vectors into it.
+        debug_assert!(at < ROOM);
+        // SAFETY: `at` is a chunk of the panels, which are this call's own memory; stores of whole vectors into it.
         unsafe {
-            let panel = self.panel;
-            let codes = addr_of_mut!((*panel).codes[at]).cast::<u8>();
+            let panels = self.panels;
+            let codes = addr_of_mut!((*panels).codes[at]).cast::<u8>();
             for (q, code) in chunk.codes.into_iter().enumerate() {
                 let code = _mm512_sub_epi8(code, _mm512_set1_epi8(F::Coding::OFFSET as i8));
                 _mm512_store_si512(codes.add(64 * q).cast(), code);
             }
             for sub in 0..F::Coding::SUBS {
-                _mm512_store_ps(addr_of_mut!((*panel).scale[at][sub]).cast(), chunk.scale[sub]);
+                _mm512_store_ps(addr_of_mut!((*panels).scale[at][sub]).cast(), chunk.scale[sub]);
                 if F::Coding::MINIMUM {
-                    _mm512_store_ps(addr_of_mut!((*panel).minimum[at][sub]).cast(), chunk.minimum[sub]);
+                    _mm512_store_ps(addr_of_mut!((*panels).minimum[at][sub]).cast(), chunk.minimum[sub]);
                 }
             }
         }
@@ -142,8 +144,8 @@ impl<F: Format> Sink<Avx512> for Keep<F> {
 #[inline(always)]
 unsafe fn tiles<F: Format>(l: Avx512, job: &Job<'_, Q8Acts<'_>>, tokens: usize) {
     let chunks = job.cols / BLOCK;
-    #[allow(clippy::large_stack_arrays)] // 100 KB of a thread with 2 MB; not initialised, and no allocation in a step
-    let mut panels = [const { MaybeUninit::<Panel>::uninit() }; GROUPS];
+    // Not initialised: 100 KB of a thread with 2 MB, and no allocation in a step.
+    let mut panels = MaybeUninit::<Panels>::uninit();
     let mut factors = MaybeUninit::<Factors>::uninit();
     // Sums of tokens that a partial tile lacks are read (and not used): they must be numbers.
     let mut sums = MaybeUninit::<Sums>::zeroed();
@@ -151,17 +153,18 @@ unsafe fn tiles<F: Format>(l: Avx512, job: &Job<'_, Q8Acts<'_>>, tokens: usize) 
     let full = config(TOKENS, inputs);
     let part = config(tokens % TOKENS, inputs);
     let _release = Release;
+    // Panels of nearly equal length, in whole blocks.
+    let most = chunks.div_ceil(chunks.div_ceil(PANEL)).next_multiple_of(F::CHUNKS);
     let mut group = job.rows.start / ROW_GROUP;
     let end = job.rows.end.div_ceil(ROW_GROUP);
     while group < end {
-        let groups = (end - group).min(GROUPS);
+        let groups = (end - group).min(ROOM / most);
         let mut first = 0;
         while first < chunks {
-            let len = (chunks - first).min(PANEL);
-            for (i, panel) in panels.iter_mut().enumerate().take(groups) {
-                let mut sink = Keep::<F> { panel: panel.as_mut_ptr(), first: 0, format: PhantomData };
-                while sink.first < len {
-                    let block = (first + sink.first) / F::CHUNKS;
+            let len = (chunks - first).min(most);
+            for i in 0..groups {
+                let mut sink = Keep::<F> { panels: panels.as_mut_ptr(), first: i * len, format: PhantomData };
+                for block in first / F::CHUNKS..(first + len) / F::CHUNKS {
                     // SAFETY: the group and its block are within the packed matrix, as panels are whole blocks.
                     unsafe { F::unpack(l, job.weight.group(group + i).skip(F::LAYOUT, block), &mut sink) };
                     sink.first += F::CHUNKS;
@@ -179,10 +182,8 @@ unsafe fn tiles<F: Format>(l: Avx512, job: &Job<'_, Q8Acts<'_>>, tokens: usize) 
                         part.load();
                     }
                     load_factors::<F::Coding>(job, t, n, first, len, factors.as_mut_ptr());
-                    for (i, panel) in panels.iter().enumerate().take(groups) {
-                        let tile = Tile { job, group: group + i, t, n, first, len };
-                        tile.run::<F::Coding>(panel.as_ptr(), factors.as_ptr(), sums.as_mut_ptr());
-                    }
+                    let tile = Tile { job, group, groups, t, n, first, len };
+                    tile.run::<F::Coding>(panels.as_ptr(), factors.as_ptr(), sums.as_mut_ptr());
                 }
                 t += n;
             }
@@ -230,97 +231,146 @@ unsafe fn load_factors<C: Coding>(
     }
 }
 
-/// Sixteen tokens (or the first `n` of them) and one group of rows.
+/// Sixteen tokens (or the first `n` of them) and some groups of rows.
 struct Tile<'a, 'b> {
     job: &'a Job<'b, Q8Acts<'b>>,
     group: usize,
+    groups: usize,
     t: usize,
     n: usize,
     first: usize,
     len: usize,
 }
 
+/// The tile unit's work on a tile: one product after the other, without a pause from one group of rows to the next.
+struct Products<C> {
+    /// Activations of the tile's tokens, at the panel's first input.
+    acts: *const i8,
+    /// Bytes from one token's to the next one's.
+    stride: usize,
+    codes: *const u8,
+    sums: *mut i32,
+    /// What one product covers, a *unit*: a chunk, or half of one. Units of a group.
+    units: usize,
+    /// Unit of its group that the next batch begins with.
+    unit: usize,
+    /// Unit of all groups that the next batch begins with.
+    next: usize,
+    coding: PhantomData<C>,
+}
+
+impl<C: Coding> Products<C> {
+    /// Where the sums of a unit (counted over all groups) are kept.
+    #[inline(always)]
+    fn slot(&self, unit: usize) -> *mut i32 {
+        self.sums.wrapping_add(unit % (2 * BATCH) * TOKENS * ROW_GROUP)
+    }
+
+    /// Starts the next [`BATCH`] products.
+    ///
+    /// # Safety
+    /// There is at least one more; the tokens' activations and the panels' codes (with the room behind them) are readable, the
+    /// sums writable; tiles are configured for the tokens.
+    #[inline(always)]
+    unsafe fn start(&mut self) {
+        let inputs = BLOCK / C::SUBS;
+        let mut acts = [self.acts; BATCH];
+        for acts in &mut acts {
+            *acts = self.acts.wrapping_add(inputs * self.unit);
+            self.unit += 1;
+            if self.unit == self.units {
+                self.unit = 0;
+            }
+        }
+        // SAFETY: as the caller promises. Products beyond the last are of some group's activations and of whatever lies in the
+        // room behind the codes; their sums are not used.
+        unsafe {
+            dot_batch::<C>(acts, self.stride, self.codes.add(ROW_GROUP * inputs * self.next), self.slot(self.next));
+        }
+        self.next += BATCH;
+    }
+}
+
 impl Tile<'_, '_> {
     /// # Safety
-    /// Tiles are configured for `n` tokens; panel and factors are filled for `len` chunks; tokens, chunks and the group are
+    /// Tiles are configured for `n` tokens; panels and factors are filled for `len` chunks; tokens, chunks and groups are
     /// the job's; the processor has AVX-512.
     #[inline(always)]
-    unsafe fn run<C: Coding>(&self, panel: *const Panel, factors: *const Factors, sums: *mut Sums) {
+    unsafe fn run<C: Coding>(&self, panels: *const Panels, factors: *const Factors, sums: *mut Sums) {
         let job = self.job;
-        let start = self.group * ROW_GROUP;
-        let owned = {
-            let first = job.rows.start.clamp(start, start + ROW_GROUP) - start;
-            let end = job.rows.end.clamp(start, start + ROW_GROUP) - start;
-            (((1u32 << end) - 1) & !((1u32 << first) - 1)) as __mmask16
-        };
-        // SAFETY: only owned rows of the job's tokens are read and written.
+        // SAFETY: only owned rows of the job's tokens are read and written; there are as many products as the panels have units.
         unsafe {
-            let out = job.out.ptr.wrapping_add(self.t * job.out.stride + start);
-            let mut acc = [_mm512_setzero_ps(); TOKENS];
-            if self.first > 0 {
-                for (i, acc) in acc.iter_mut().enumerate().take(self.n) {
-                    *acc = _mm512_maskz_loadu_ps(owned, out.wrapping_add(i * job.out.stride));
-                }
-            }
-            let acts = Token::new(&job.acts, self.t).codes.add(BLOCK * self.first);
-            let panel_codes = panel.cast::<u8>();
-            // A unit is what one tile multiplication covers: a chunk, or half of one.
-            let (units, inputs) = (self.len * C::SUBS, BLOCK / C::SUBS);
-            let slot = |unit: usize| sums.cast::<i32>().add(unit % (2 * BATCH) * TOKENS * ROW_GROUP);
-            let multiply = |first: usize| {
-                let (acts, codes) = (acts.add(inputs * first), panel_codes.add(ROW_GROUP * inputs * first));
-                if first + BATCH <= units {
-                    dot_batch::<C>(acts, job.cols, codes, slot(first));
-                } else {
-                    for unit in 0..units.saturating_sub(first) {
-                        let codes = codes.add(ROW_GROUP * inputs * unit);
-                        dot::<C>(acts.add(inputs * unit), job.cols, codes, slot(first + unit));
-                    }
-                }
+            let mut products = Products::<C> {
+                acts: Token::new(&job.acts, self.t).codes.add(BLOCK * self.first),
+                stride: job.cols,
+                codes: panels.cast(),
+                sums: sums.cast(),
+                units: self.len * C::SUBS,
+                unit: 0,
+                next: 0,
+                coding: PhantomData,
             };
-            multiply(0);
-            for chunk in 0..self.len {
-                if chunk % (BATCH / C::SUBS) == 0 {
-                    multiply(chunk * C::SUBS + BATCH);
-                }
-                let (mut scale, mut minimum) = ([_mm512_setzero_ps(); 2], [_mm512_setzero_ps(); 2]);
-                for sub in 0..C::SUBS {
-                    scale[sub] = _mm512_load_ps(addr_of!((*panel).scale[chunk][sub]).cast());
-                    if C::MINIMUM {
-                        minimum[sub] = _mm512_load_ps(addr_of!((*panel).minimum[chunk][sub]).cast());
+            let all = self.groups * self.len * C::SUBS;
+            products.start();
+            for group in 0..self.groups {
+                let start = (self.group + group) * ROW_GROUP;
+                let owned = {
+                    let first = job.rows.start.clamp(start, start + ROW_GROUP) - start;
+                    let end = job.rows.end.clamp(start, start + ROW_GROUP) - start;
+                    (((1u32 << end) - 1) & !((1u32 << first) - 1)) as __mmask16
+                };
+                let out = job.out.ptr.wrapping_add(self.t * job.out.stride + start);
+                let mut acc = [_mm512_setzero_ps(); TOKENS];
+                if self.first > 0 {
+                    for (i, acc) in acc.iter_mut().enumerate().take(self.n) {
+                        *acc = _mm512_maskz_loadu_ps(owned, out.wrapping_add(i * job.out.stride));
                     }
                 }
-                // As `quantised::accumulate` does it: a scale that is not finite gives the same there and here.
-                let magic = _mm512_set1_epi32(MAGIC.to_bits() as i32);
-                let shift = _mm512_mul_ps(scale[0], _mm512_set1_ps(-MAGIC));
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    let dots = |sub| _mm512_load_si512(slot(chunk * C::SUBS + sub).add(i * ROW_GROUP).cast());
-                    let sum = |sub: usize| _mm512_set1_ps((*factors).sum[i][sub][chunk]);
-                    let first = _mm512_castsi512_ps(_mm512_add_epi32(dots(0), magic));
-                    let mut v = _mm512_fmadd_ps(scale[0], first, shift);
-                    if C::SUBS == 2 {
-                        v = _mm512_fmadd_ps(scale[1], _mm512_cvtepi32_ps(dots(1)), v);
+                for chunk in 0..self.len {
+                    let at = group * self.len + chunk;
+                    // The batch that `at` begins has been started before; the next one runs while it is used.
+                    if (at * C::SUBS).is_multiple_of(BATCH) && products.next < all {
+                        products.start();
                     }
-                    if C::MINIMUM {
-                        v = _mm512_fmadd_ps(minimum[0], sum(0), v);
-                        if C::SUBS == 2 {
-                            v = _mm512_fmadd_ps(minimum[1], sum(1), v);
+                    let (mut scale, mut minimum) = ([_mm512_setzero_ps(); 2], [_mm512_setzero_ps(); 2]);
+                    for sub in 0..C::SUBS {
+                        scale[sub] = _mm512_load_ps(addr_of!((*panels).scale[at][sub]).cast());
+                        if C::MINIMUM {
+                            minimum[sub] = _mm512_load_ps(addr_of!((*panels).minimum[at][sub]).cast());
                         }
                     }
-                    *acc = _mm512_fmadd_ps(_mm512_set1_ps((*factors).scale[i][chunk]), v, *acc);
-                }
-            }
-            let last = self.first + self.len == job.cols / BLOCK;
-            let bias = match job.bias {
-                Some(bias) if last => Some(_mm512_maskz_loadu_ps(owned, bias.as_ptr().wrapping_add(start))),
-                _ => None,
-            };
-            for (i, mut acc) in acc.into_iter().enumerate() {
-                if i < self.n {
-                    if let Some(bias) = bias {
-                        acc = _mm512_add_ps(acc, bias);
+                    // As `quantised::accumulate` does it: a scale that is not finite gives the same there and here.
+                    let magic = _mm512_set1_epi32(MAGIC.to_bits() as i32);
+                    let shift = _mm512_mul_ps(scale[0], _mm512_set1_ps(-MAGIC));
+                    for (i, acc) in acc.iter_mut().enumerate() {
+                        let dots = |sub| _mm512_load_si512(products.slot(at * C::SUBS + sub).add(i * ROW_GROUP).cast());
+                        let sum = |sub: usize| _mm512_set1_ps((*factors).sum[i][sub][chunk]);
+                        let first = _mm512_castsi512_ps(_mm512_add_epi32(dots(0), magic));
+                        let mut v = _mm512_fmadd_ps(scale[0], first, shift);
+                        if C::SUBS == 2 {
+                            v = _mm512_fmadd_ps(scale[1], _mm512_cvtepi32_ps(dots(1)), v);
+                        }
+                        if C::MINIMUM {
+                            v = _mm512_fmadd_ps(minimum[0], sum(0), v);
+                            if C::SUBS == 2 {
+                                v = _mm512_fmadd_ps(minimum[1], sum(1), v);
+                            }
+                        }
+                        *acc = _mm512_fmadd_ps(_mm512_set1_ps((*factors).scale[i][chunk]), v, *acc);
                     }
-                    _mm512_mask_storeu_ps(out.wrapping_add(i * job.out.stride), owned, acc);
+                }
+                let last = self.first + self.len == job.cols / BLOCK;
+                let bias = match job.bias {
+                    Some(bias) if last => Some(_mm512_maskz_loadu_ps(owned, bias.as_ptr().wrapping_add(start))),
+                    _ => None,
+                };
+                for (i, mut acc) in acc.into_iter().enumerate() {
+                    if i < self.n {
+                        if let Some(bias) = bias {
+                            acc = _mm512_add_ps(acc, bias);
+                        }
+                        _mm512_mask_storeu_ps(out.wrapping_add(i * job.out.stride), owned, acc);
+                    }
                 }
             }
         }
@@ -334,69 +384,42 @@ macro_rules! by_sign {
     };
 }
 
-/// `sums[t][r] = Σ acts[t][i] · codes[i][r]` for the tokens and inputs of the configuration.
+/// `sums[u][t][r] = Σ acts[u][t][i] · codes[u][i][r]` for [`BATCH`] units and the tokens and inputs of the configuration.
 ///
 /// # Safety
-/// AMX is granted and configured (see [`config`]); `acts` has as many rows of `stride` bytes as there are tokens, `codes` a
-/// vector for every quad, and `sums` one for every token.
+/// AMX is granted and configured (see [`config`]); each of `acts` has as many rows of `stride` bytes as there are tokens; `codes`
+/// has, unit after unit, a vector for every quad, and `sums` one for every token.
 #[inline(always)]
-unsafe fn dot<C: Coding>(acts: *const i8, stride: usize, codes: *const u8, sums: *mut i32) {
+unsafe fn dot_batch<C: Coding>(acts: [*const i8; BATCH], stride: usize, codes: *const u8, sums: *mut i32) {
     macro_rules! dot {
         ($instruction:literal) => {
             // SAFETY: as the caller promises.
             unsafe {
                 asm!(
                     "tilezero tmm0",
-                    "tileloadd tmm4, [{acts} + {stride}]",
-                    "tileloadd tmm6, [{codes} + {line}]",
-                    concat!($instruction, " tmm0, tmm4, tmm6"),
-                    "tilestored [{sums} + {line}], tmm0",
-                    acts = in(reg) acts,
-                    stride = in(reg) stride,
-                    codes = in(reg) codes,
-                    sums = in(reg) sums,
-                    line = in(reg) 64usize,
-                    out("tmm0") _, out("tmm4") _, out("tmm6") _,
-                    options(nostack),
-                )
-            }
-        };
-    }
-    by_sign!(C, dot);
-}
-
-/// [`dot`] for [`BATCH`] consecutive units of inputs, whose sums follow each other.
-///
-/// # Safety
-/// As for [`dot`], for each unit.
-#[inline(always)]
-unsafe fn dot_batch<C: Coding>(acts: *const i8, stride: usize, codes: *const u8, sums: *mut i32) {
-    macro_rules! dot {
-        ($instruction:literal) => {
-            // SAFETY: as the caller promises.
-            unsafe {
-                asm!(
-                    "tilezero tmm0",
-                    "tileloadd tmm4, [{acts} + {stride}]",
+                    "tileloadd tmm4, [{a0} + {stride}]",
                     "tileloadd tmm6, [{codes} + {line}]",
                     concat!($instruction, " tmm0, tmm4, tmm6"),
                     "tilezero tmm1",
-                    "tileloadd tmm5, [{acts} + {stride} + {unit}]",
+                    "tileloadd tmm5, [{a1} + {stride}]",
                     "tileloadd tmm7, [{codes} + {line} + 16 * {unit}]",
                     concat!($instruction, " tmm1, tmm5, tmm7"),
                     "tilezero tmm2",
-                    "tileloadd tmm4, [{acts} + {stride} + 2 * {unit}]",
+                    "tileloadd tmm4, [{a2} + {stride}]",
                     "tileloadd tmm6, [{codes} + {line} + 32 * {unit}]",
                     concat!($instruction, " tmm2, tmm4, tmm6"),
                     "tilezero tmm3",
-                    "tileloadd tmm5, [{acts} + {stride} + 3 * {unit}]",
+                    "tileloadd tmm5, [{a3} + {stride}]",
                     "tileloadd tmm7, [{codes} + {line} + 48 * {unit}]",
                     concat!($instruction, " tmm3, tmm5, tmm7"),
                     "tilestored [{sums} + {line}], tmm0",
                     "tilestored [{sums} + {line} + {tile}], tmm1",
                     "tilestored [{sums} + {line} + 2 * {tile}], tmm2",
                     "tilestored [{sums} + {line} + 3 * {tile}], tmm3",
-                    acts = in(reg) acts,
+                    a0 = in(reg) acts[0],
+                    a1 = in(reg) acts[1],
+                    a2 = in(reg) acts[2],
+                    a3 = in(reg) acts[3],
                     stride = in(reg) stride,
                     codes = in(reg) codes,
                     sums = in(reg) sums,
