@@ -125,8 +125,8 @@ impl<F: Format> Sink<Neon<true>> for Keep<F> {
             let panel = self.panel;
             for (step, quads) in chunk.codes.as_chunks::<2>().0.iter().enumerate() {
                 let to = addr_of_mut!((*panel).codes[at][step]).cast::<int8x16_t>();
-                for half in 0..2 {
-                    let [a, b] = [signed::<F::Coding>(quads[0][half]), signed::<F::Coding>(quads[1][half])];
+                for (half, (a, b)) in quads[0].into_iter().zip(quads[1]).enumerate() {
+                    let (a, b) = (signed::<F::Coding>(a), signed::<F::Coding>(b));
                     to.add(2 * half).write(vreinterpretq_s8_s32(vzip1q_s32(a, b)));
                     to.add(2 * half + 1).write(vreinterpretq_s8_s32(vzip2q_s32(a, b)));
                 }
@@ -248,6 +248,7 @@ impl Tile<'_, '_> {
     /// Panel and activations are filled for `len` chunks; tokens, chunks and the first row are the job's; this function is
     /// inlined where `smmla` is a feature.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // the compiler unrolls this form at every level of optimisation
     unsafe fn run<C: Coding>(&self, l: Neon<true>, panel: *const Panel, acts: *const Acts) {
         let job = self.job;
         let owned = Owned {
@@ -260,7 +261,7 @@ impl Tile<'_, '_> {
         unsafe {
             let mut acc = [[vdupq_n_f32(0.0); TOKEN_PAIRS]; ROW_PAIRS];
             if self.first > 0 {
-                for pair in 0..tokens.div_ceil(2) {
+                for pair in 0..TOKEN_PAIRS.min(tokens.div_ceil(2)) {
                     let a = l.load_r(out(2 * pair), owned);
                     let b = if 2 * pair + 1 < tokens { l.load_r(out(2 * pair + 1), owned) } else { a };
                     for half in 0..2 {
@@ -278,31 +279,31 @@ impl Tile<'_, '_> {
                 // As `quantised::accumulate` does it.
                 let dots = multiply(codes, inputs, STEPS / C::SUBS, MAGIC.to_bits());
                 let mut v = [[vdupq_n_f32(0.0); TOKEN_PAIRS]; ROW_PAIRS];
-                for (r, v) in v.iter_mut().enumerate() {
+                for r in 0..ROW_PAIRS {
                     let scale = *scale.add(r);
                     let shift = vmulq_n_f32(scale, -MAGIC);
-                    for (t, v) in v.iter_mut().enumerate() {
-                        *v = vfmaq_f32(shift, scale, vreinterpretq_f32_s32(dots[r][t]));
+                    for t in 0..TOKEN_PAIRS {
+                        v[r][t] = vfmaq_f32(shift, scale, vreinterpretq_f32_s32(dots[r][t]));
                     }
                 }
                 if C::SUBS == 2 {
                     let dots = multiply(codes.add(STEPS / 2), inputs.add(STEPS / 2), STEPS / 2, 0);
-                    for (r, v) in v.iter_mut().enumerate() {
+                    for r in 0..ROW_PAIRS {
                         let scale = *scale.add(ROW_PAIRS + r);
-                        for (t, v) in v.iter_mut().enumerate() {
-                            *v = vfmaq_f32(*v, scale, vcvtq_f32_s32(dots[r][t]));
+                        for t in 0..TOKEN_PAIRS {
+                            v[r][t] = vfmaq_f32(v[r][t], scale, vcvtq_f32_s32(dots[r][t]));
                         }
                     }
                 }
-                for (r, (acc, v)) in acc.iter_mut().zip(&mut v).enumerate() {
-                    for (t, (acc, v)) in acc.iter_mut().zip(v).enumerate() {
+                for r in 0..ROW_PAIRS {
+                    for t in 0..TOKEN_PAIRS {
                         if C::MINIMUM {
-                            *v = vfmaq_f32(*v, *minimum.add(r), sum(0, t));
+                            v[r][t] = vfmaq_f32(v[r][t], *minimum.add(r), sum(0, t));
                             if C::SUBS == 2 {
-                                *v = vfmaq_f32(*v, *minimum.add(ROW_PAIRS + r), sum(1, t));
+                                v[r][t] = vfmaq_f32(v[r][t], *minimum.add(ROW_PAIRS + r), sum(1, t));
                             }
                         }
-                        *acc = vfmaq_f32(*acc, (*acts).scale[chunk][t], *v);
+                        acc[r][t] = vfmaq_f32(acc[r][t], (*acts).scale[chunk][t], v[r][t]);
                     }
                 }
             }

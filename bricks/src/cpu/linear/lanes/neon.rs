@@ -96,7 +96,7 @@ impl<const DOT: bool> RowLanes for Neon<DOT> {
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
         // SAFETY: a prefetch of any address is a hint without effect on memory. The intrinsic is unstable.
-        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) at, options(nomem, nostack, preserves_flags)) };
+        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) at, options(readonly, nostack, preserves_flags)) };
     }
 
     #[inline(always)]
