@@ -362,7 +362,7 @@ fn broken_values_stay_visible_in_q8_pages() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.min(64)))] // PROPTEST_CASES lowers it
 
     #[test]
     fn any_shape_agrees(

@@ -446,7 +446,7 @@ fn no_tokens_and_no_rows_are_no_work() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.min(96)))] // PROPTEST_CASES lowers it
 
     #[test]
     fn random_shapes_and_values_agree(

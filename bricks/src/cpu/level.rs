@@ -2,7 +2,11 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Instruction set of the kernels, lowest first. Every level computes **the same bits**; levels differ in speed only.
+/// Instruction set of the kernels. Every level computes **the same bits**; levels differ in speed only.
+///
+/// Every level has a name on every processor. The levels of one architecture are ordered, lowest first, above
+/// [`Scalar`](Self::Scalar), which all have; between architectures the order means nothing, and a level of another one is never
+/// used (see [`usable`](Self::usable)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum SimdLevel {
@@ -17,13 +21,30 @@ pub enum SimdLevel {
     Avx512Vnni = 4,
     /// [`Avx512Vnni`](Self::Avx512Vnni) and AMX int8 tiles for batches (Sapphire Rapids and later), where the system grants it.
     Amx = 5,
+    /// aarch64 with NEON, which is in its baseline.
+    Neon = 6,
+    /// [`Neon`](Self::Neon) and its dot products of bytes (FEAT_DotProd: Cortex-A76, Neoverse N1, Apple M1, and later).
+    NeonDotprod = 7,
+    /// [`NeonDotprod`](Self::NeonDotprod) and products of matrices of bytes for batches (FEAT_I8MM: Neoverse V1, Cortex-A710, Apple
+    /// M2, and later).
+    NeonI8mm = 8,
 }
 
 impl SimdLevel {
-    /// Every level, lowest first.
-    pub const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::Amx];
+    /// Every level: `Scalar`, then those of x86-64 and those of aarch64, each lowest first.
+    pub const ALL: [Self; 8] = [
+        Self::Scalar,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512Vnni,
+        Self::Amx,
+        Self::Neon,
+        Self::NeonDotprod,
+        Self::NeonI8mm,
+    ];
 
-    /// Environment variable that lowers the level: `scalar`, `avx2`, `avx-vnni`, `avx512` (also `avx512-vnni`) or `amx`.
+    /// Environment variable that lowers the level: `scalar`; `avx2`, `avx-vnni`, `avx512` (also `avx512-vnni`) or `amx`; `neon`,
+    /// `neon-dotprod` or `neon-i8mm`.
     pub const ENV: &str = "BRICK_SIMD";
 
     /// The highest level this processor can run. Asked of the processor once.
@@ -35,6 +56,9 @@ impl SimdLevel {
             3 => Self::AvxVnni,
             4 => Self::Avx512Vnni,
             5 => Self::Amx,
+            6 => Self::Neon,
+            7 => Self::NeonDotprod,
+            8 => Self::NeonI8mm,
             _ => {
                 // Racing threads ask the processor twice and store the same answer.
                 let level = ask_processor();
@@ -44,10 +68,22 @@ impl SimdLevel {
         }
     }
 
-    /// The level, or the next lower one that this processor can run.
+    /// Whether this architecture has the level, in some processor.
+    const fn native(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni | Self::Amx => cfg!(target_arch = "x86_64"),
+            Self::Neon | Self::NeonDotprod | Self::NeonI8mm => cfg!(target_arch = "aarch64"),
+        }
+    }
+
+    /// The level, or the next lower one of its architecture that this processor can run: [`Scalar`](Self::Scalar) if it has none.
     #[inline]
     #[must_use]
     pub fn usable(self) -> Self {
+        if !self.native() {
+            return Self::Scalar;
+        }
         match self.min(Self::supported()) {
             Self::AvxVnni if !has_avx_vnni() => Self::Avx2,
             level => level,
@@ -83,7 +119,7 @@ impl SimdLevel {
         Self::ALL.into_iter().filter(|&level| level == level.usable())
     }
 
-    /// Name in reports: `scalar`, `avx2`, `avx-vnni`, `avx512-vnni`, `amx`.
+    /// Name in reports: `scalar`, `avx2`, `avx-vnni`, `avx512-vnni`, `amx`, `neon`, `neon-dotprod`, `neon-i8mm`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
@@ -91,6 +127,9 @@ impl SimdLevel {
             Self::AvxVnni => "avx-vnni",
             Self::Avx512Vnni => "avx512-vnni",
             Self::Amx => "amx",
+            Self::Neon => "neon",
+            Self::NeonDotprod => "neon-dotprod",
+            Self::NeonI8mm => "neon-i8mm",
         }
     }
 }
@@ -103,7 +142,7 @@ impl std::fmt::Display for SimdLevel {
 
 /// A name that is not a SIMD level.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown SIMD level {found:?}: expected scalar, avx2, avx-vnni, avx512 or amx")]
+#[error("unknown SIMD level {found:?}: expected scalar, avx2, avx-vnni, avx512, amx, neon, neon-dotprod or neon-i8mm")]
 pub struct UnknownLevel {
     /// What was given.
     pub found: String,
@@ -119,6 +158,9 @@ impl std::str::FromStr for SimdLevel {
             "avx-vnni" => Ok(Self::AvxVnni),
             "avx512" | "avx512-vnni" => Ok(Self::Avx512Vnni),
             "amx" => Ok(Self::Amx),
+            "neon" => Ok(Self::Neon),
+            "neon-dotprod" => Ok(Self::NeonDotprod),
+            "neon-i8mm" => Ok(Self::NeonI8mm),
             _ => Err(UnknownLevel { found: s.to_owned() }),
         }
     }
@@ -172,7 +214,22 @@ fn amx_granted() -> bool {
     false
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn ask_processor() -> SimdLevel {
+    use std::arch::is_aarch64_feature_detected as has;
+    // Miri, as above; NEON is not asked for, as the compiler uses it everywhere.
+    if cfg!(miri) {
+        SimdLevel::Scalar
+    } else if has!("dotprod") && has!("i8mm") {
+        SimdLevel::NeonI8mm
+    } else if has!("dotprod") {
+        SimdLevel::NeonDotprod
+    } else {
+        SimdLevel::Neon
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn ask_processor() -> SimdLevel {
     SimdLevel::Scalar
 }
@@ -197,5 +254,30 @@ mod tests {
         assert!(SimdLevel::available().any(|l| l == SimdLevel::detect()));
         assert_eq!(SimdLevel::available().last(), Some(SimdLevel::supported()));
         assert!(SimdLevel::ALL.iter().all(|l| l.usable() <= *l && SimdLevel::available().any(|a| a == l.usable())));
+    }
+
+    #[test]
+    fn levels_of_other_architectures_are_never_used() {
+        let x86 = [SimdLevel::Avx2, SimdLevel::AvxVnni, SimdLevel::Avx512Vnni, SimdLevel::Amx];
+        let arm = [SimdLevel::Neon, SimdLevel::NeonDotprod, SimdLevel::NeonI8mm];
+        assert_eq!(SimdLevel::ALL.len(), 1 + x86.len() + arm.len());
+        for (levels, here) in [(&x86[..], cfg!(target_arch = "x86_64")), (&arm[..], cfg!(target_arch = "aarch64"))] {
+            for &level in levels {
+                assert!(here || level.usable() == SimdLevel::Scalar, "{level} is used as {}", level.usable());
+                assert!(here || SimdLevel::available().all(|l| l != level), "{level} is available");
+            }
+        }
+    }
+
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    #[test]
+    fn neon_levels_fall_back_to_what_the_processor_has() {
+        let dotprod = std::arch::is_aarch64_feature_detected!("dotprod");
+        let i8mm = dotprod && std::arch::is_aarch64_feature_detected!("i8mm");
+        assert_eq!(SimdLevel::Neon.usable(), SimdLevel::Neon);
+        let with_dotprod = if dotprod { SimdLevel::NeonDotprod } else { SimdLevel::Neon };
+        assert_eq!(SimdLevel::NeonDotprod.usable(), with_dotprod);
+        assert_eq!(SimdLevel::NeonI8mm.usable(), if i8mm { SimdLevel::NeonI8mm } else { with_dotprod });
+        assert_eq!(SimdLevel::available().count(), 2 + usize::from(dotprod) + usize::from(i8mm));
     }
 }

@@ -1,4 +1,5 @@
-//! Kernels for the processor, with run-time dispatch between portable Rust, AVX2, AVX-VNNI, AVX-512 VNNI and AMX.
+//! Kernels for the processor, with run-time dispatch between portable Rust, AVX2, AVX-VNNI, AVX-512 VNNI and AMX,
+//! or NEON, its dot products and its matrix products.
 //!
 //! | module | content |
 //! | --- | --- |

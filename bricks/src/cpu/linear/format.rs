@@ -27,8 +27,8 @@ pub(in crate::cpu) trait Sink<L: RowLanes> {
 
 /// What the codes of a format mean. Several formats share a coding, and the kernels that work on unpacked chunks.
 pub(in crate::cpu) trait Coding {
-    /// Largest unsigned code. Only AVX2 has to know: its 16-bit sums saturate.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    /// Largest unsigned code. AVX2 and NEON have to know: their 16-bit sums saturate or overflow.
+    #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
     const MAX: u8;
     /// Subtracted from every code. 128 if (and only if) codes have 8 bits.
     const OFFSET: i16;

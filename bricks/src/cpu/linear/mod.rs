@@ -16,13 +16,16 @@
 //! One lane per output row (see `lanes`): no sum across lanes is ever needed. One to eight tokens: blocks are unpacked in
 //! registers and used at once. More: a panel of inputs of the rows is unpacked to the stack, then all tokens pass in tiles, so
 //! weights are read and unpacked once and activations come from the second-level cache. Where the processor has AMX, sixteen
-//! tokens at a time meet sixteen rows in tile registers; the integer sums are the same numbers.
+//! tokens at a time meet sixteen rows in tile registers; where it has NEON's matrix products, four tokens meet eight rows in
+//! pairs. The integer sums are the same numbers.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod float;
 mod format;
 mod format_k;
+#[cfg(target_arch = "aarch64")]
+mod i8mm;
 mod lanes;
 mod layout;
 mod quantised;
@@ -156,6 +159,10 @@ fn quantised<F: format::Format>(level: SimdLevel, job: Job<'_, Q8Acts<'_>>) {
     #[cfg(target_arch = "x86_64")]
     if level.usable() == SimdLevel::Amx && job.tokens >= amx::ENOUGH {
         return amx::run::<F>(&job);
+    }
+    #[cfg(target_arch = "aarch64")]
+    if level.usable() == SimdLevel::NeonI8mm && job.tokens >= i8mm::ENOUGH {
+        return i8mm::run::<F>(&job);
     }
     dispatch(level, quantised::Quantised::<F>::new(job));
 }

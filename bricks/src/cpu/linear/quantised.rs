@@ -39,6 +39,7 @@ impl<'a, F: Format> Quantised<'a, F> {
 }
 
 impl<F: Format> Kernel for Quantised<'_, F> {
+    const DOTS: bool = true;
     type Output = ();
 
     #[inline(always)]
@@ -204,8 +205,9 @@ struct Use<L: RowLanes, F, const N: usize> {
 
 impl<L: RowLanes, F: Format, const N: usize> Sink<L> for Use<L, F, N> {
     #[inline(always)]
-    fn put(&mut self, l: L, index: usize, chunk: Chunk<L>) {
+    fn put(&mut self, l: L, index: usize, mut chunk: Chunk<L>) {
         let index = self.first + index;
+        chunk.codes = l.ready::<F::Coding>(chunk.codes);
         // SAFETY: `direct` unpacks as many blocks as the tokens have.
         unsafe {
             let mut inputs = [Input::new(self.tokens[0], index); N];
@@ -248,15 +250,17 @@ unsafe fn direct<L: RowLanes, F: Format, const N: usize>(l: L, job: &Job<'_, Q8A
 }
 
 /// Keeps chunks for several tokens.
-struct Keep<'a, L: RowLanes> {
+struct Keep<'a, L: RowLanes, F> {
     panel: &'a mut [MaybeUninit<Chunk<L>>; PANEL],
     /// Chunk 0 of the block that is being unpacked.
     first: usize,
+    format: PhantomData<F>,
 }
 
-impl<L: RowLanes> Sink<L> for Keep<'_, L> {
+impl<L: RowLanes, F: Format> Sink<L> for Keep<'_, L, F> {
     #[inline(always)]
-    fn put(&mut self, _: L, index: usize, chunk: Chunk<L>) {
+    fn put(&mut self, l: L, index: usize, mut chunk: Chunk<L>) {
+        chunk.codes = l.ready::<F::Coding>(chunk.codes);
         self.panel[self.first + index].write(chunk);
     }
 }
@@ -270,7 +274,7 @@ unsafe fn panels<L: RowLanes, F: Format>(l: L, job: &Job<'_, Q8Acts<'_>>, rows: 
     let mut first = 0;
     while first < chunks {
         let len = (chunks - first).min(PANEL);
-        let mut sink = Keep::<L> { panel: &mut panel, first: 0 };
+        let mut sink = Keep::<L, F> { panel: &mut panel, first: 0, format: PhantomData };
         while sink.first < len {
             let block = (first + sink.first) / F::CHUNKS;
             // SAFETY: `block` is a block of the rows, as panels are whole blocks.

@@ -7,6 +7,8 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
 mod amx;
 mod buffer;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -28,6 +30,15 @@ pub fn int8_ops(level: SimdLevel, iters: u64) -> u64 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         SimdLevel::Avx2 => unsafe { x86::int8_avx2(iters) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        SimdLevel::NeonI8mm => unsafe { neon::int8_i8mm(iters) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        SimdLevel::NeonDotprod => unsafe { neon::int8_dotprod(iters) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        SimdLevel::Neon => unsafe { neon::int8_neon(iters) },
         _ => {
             let (mut acc, codes, acts) = ([0i32; 64], black_box([3u8; 64]), black_box([-5i8; 64]));
             for _ in 0..iters {
@@ -50,6 +61,9 @@ pub fn f32_flops(level: SimdLevel, iters: u64) -> u64 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         SimdLevel::Avx2 | SimdLevel::AvxVnni => unsafe { x86::f32_avx2(iters) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        SimdLevel::Neon | SimdLevel::NeonDotprod | SimdLevel::NeonI8mm => unsafe { neon::f32_neon(iters) },
         _ => {
             let (mut acc, x, y) = ([0f32; 32], black_box([0.5f32; 32]), black_box([1.5f32; 32]));
             for _ in 0..iters {
@@ -110,6 +124,9 @@ pub fn read_bytes(level: SimdLevel, data: &[u8]) -> u64 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             SimdLevel::Avx2 | SimdLevel::AvxVnni => unsafe { x86::read_avx2(data) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            SimdLevel::Neon | SimdLevel::NeonDotprod | SimdLevel::NeonI8mm => unsafe { neon::read_neon(data) },
             _ => xor_words(data),
         }
 }

@@ -1,7 +1,7 @@
 //! One vector type for every kernel: sixteen lanes, whatever the registers' width, and dispatch to the instruction set.
 //!
 //! A kernel is written once, generic over [`Vector`], and instantiated for each [`SimdLevel`]. Sixteen lanes are one AVX-512
-//! register, two AVX registers, or an array. Because the lanes, the order of operations and the reduction trees are the same
+//! register, two AVX registers, four NEON registers, or an array. Because the lanes, the order of operations and the reduction trees are the same
 //! everywhere, and every operation used is exactly rounded (add, multiply, divide, fused multiply-add), **all levels give
 //! the same bits** (only the payload of a NaN may differ).
 //!
@@ -13,12 +13,16 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::{Neon, widen_f16};
 pub(super) use portable::Portable;
 
 use half::f16;
@@ -135,6 +139,8 @@ impl<T: Vector + RowLanes> Simd for T {}
 
 /// A computation, generic over the instruction set. `run` must be `#[inline(always)]`.
 pub(super) trait Kernel {
+    /// Whether it multiplies bytes ([`RowLanes::dots`]). Levels that differ in nothing else share the code of other kernels.
+    const DOTS: bool = false;
     type Output;
     fn run<S: Simd>(self, s: S) -> Self::Output;
 }
@@ -148,10 +154,15 @@ pub(super) fn dispatch<K: Kernel>(level: SimdLevel, kernel: K) -> K::Output {
         SimdLevel::Avx512Vnni | SimdLevel::Amx => unsafe { avx512::enter(kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        SimdLevel::AvxVnni => unsafe { avx2::enter_vnni(kernel) },
+        SimdLevel::AvxVnni if K::DOTS => unsafe { avx2::enter_vnni(kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        SimdLevel::Avx2 => unsafe { avx2::enter(kernel) },
+        SimdLevel::Avx2 | SimdLevel::AvxVnni => unsafe { avx2::enter(kernel) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        SimdLevel::NeonDotprod | SimdLevel::NeonI8mm if K::DOTS => unsafe { neon::enter_dotprod(kernel) },
+        #[cfg(target_arch = "aarch64")]
+        SimdLevel::Neon | SimdLevel::NeonDotprod | SimdLevel::NeonI8mm => neon::enter(kernel),
         _ => kernel.run(Portable),
     }
 }

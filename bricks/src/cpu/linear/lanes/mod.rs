@@ -9,6 +9,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
 mod portable;
 
 use super::format::Coding;
@@ -28,7 +30,7 @@ pub(in crate::cpu) struct Owned {
 pub(in crate::cpu) trait RowLanes: Copy {
     /// Lanes; a divisor of [`ROW_GROUP`](super::layout::ROW_GROUP).
     const ROWS: usize;
-    /// Vector registers.
+    /// Vectors that the registers hold.
     const REGISTERS: usize;
     /// A quad of bytes, or an i32, per row.
     type U: Copy;
@@ -94,9 +96,16 @@ pub(in crate::cpu) trait RowLanes: Copy {
     /// Each lane's pair of i16 (the first in its low bits), weighed, and added: `start + pair[0] · w0 + pair[1] · w1`.
     fn weigh(self, start: Self::U, pairs: Self::U, w0: i16, w1: i16) -> Self::U;
 
+    /// Codes of a chunk as [`dots`](Self::dots) wants them: done once, for all tokens.
+    #[inline(always)]
+    fn ready<C: Coding>(self, codes: [Self::U; 8]) -> [Self::U; 8] {
+        codes
+    }
+
     /// For each of `N` tokens, `Σ (code − C::OFFSET) · activation` over the 32 inputs of a chunk, exactly; over its first and its
     /// last 16 inputs if the coding has a scale for each, else the whole and an unspecified vector. `start` is
     /// `−C::OFFSET · Σ activation`, divided likewise; to it, and so to the result, [`MAGIC`]'s bits are added in the first.
+    /// Codes are what [`ready`](Self::ready) has made of them.
     ///
     /// # Safety
     /// For each token, 32 activations are readable from its address on.
