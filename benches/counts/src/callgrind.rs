@@ -286,7 +286,7 @@ totals: 145
         let e = parse(&wrong, "/p/bench", "f").unwrap_err().to_string();
         assert!(e.contains("145") && e.contains("146"), "{e}");
         let e = parse(&FILE.replace("12 10", "12 x"), "/p/bench", "f").unwrap_err().to_string();
-        assert!(e.contains("line 19") && e.contains("12 x"), "{e}");
+        assert!(e.contains("line 22") && e.contains("12 x"), "{e}");
         assert!(parse("", "/p/bench", "f").is_err());
     }
 }

@@ -68,7 +68,9 @@ fn run(args: &[String]) -> anyhow::Result<bool> {
             Ok(true)
         }
         "list" => {
-            cases().iter().for_each(|case| println!("{}", case.name));
+            for case in cases() {
+                println!("{}", case.name);
+            }
             Ok(true)
         }
         "run" => make_calls(rest).map(|()| true),
