@@ -6,6 +6,7 @@
 //! | what | where |
 //! | --- | --- |
 //! | statistics of such ratios | [`stats`] |
+//! | instructions of the kernels, which no load moves | `counts/`, a crate of its own |
 //! | criterion benches of the kernels, for relative work on one machine | `benches/kernels.rs` |
 //! | what profiling costs, on against off in one process | `src/bin/overhead.rs` |
 //! | brick and llama.cpp in turn | `peers/compare.py` |

@@ -4,6 +4,7 @@
 //! (penalties → top-k → top-p → min-p → temperature). With temperature 0 the choice is greedy: the highest logit after
 //! penalties, the lowest id among equals.
 
+pub use bricks::cpu::argmax;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -252,23 +253,6 @@ fn first_nan(logits: &[f32]) -> Option<usize> {
     let block = blocks.iter().position(|block| block.iter().fold(false, |nan, x| nan | x.is_nan()));
     let (from, part) = block.map_or((blocks.len() * TOGETHER, rest), |i| (i * TOGETHER, &blocks[i]));
     part.iter().position(|x| x.is_nan()).map(|i| from + i)
-}
-
-/// Index of the largest value, the first among equals; `None` if nothing is above −∞. NaN is never chosen.
-pub fn argmax(logits: &[f32]) -> Option<u32> {
-    let (blocks, rest) = logits.as_chunks::<TOGETHER>();
-    let mut lanes = [f32::NEG_INFINITY; TOGETHER];
-    for block in blocks {
-        for (best, &x) in lanes.iter_mut().zip(block) {
-            // False for NaN.
-            *best = if x > *best { x } else { *best };
-        }
-    }
-    let best = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |best, &x| if x > best { x } else { best });
-    if best == f32::NEG_INFINITY {
-        return None;
-    }
-    logits.iter().position(|&x| x == best).map(|i| i as u32)
 }
 
 /// A token with its log-probability.

@@ -163,3 +163,66 @@ impl PackedWeights {
         self.memory.bytes()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use brick_graphs::GraphBuilder;
+    use bricks::cpu::linear::Packed;
+    use bricks::{BrickKind, DType, LinearPart, Op, Rows};
+    use std::sync::Mutex;
+
+    struct Files {
+        files: Vec<Vec<u8>>,
+        released: Mutex<Vec<usize>>,
+    }
+
+    impl Weights for Files {
+        fn bytes(&self, weight: WeightId) -> &[u8] {
+            &self.files[weight.index()]
+        }
+
+        fn release(&self, weight: WeightId) {
+            self.released.lock().unwrap().push(weight.index());
+        }
+    }
+
+    /// Type, rows and columns, each on the outputs of the one before; with whole groups and parts of one.
+    const MATRICES: [(DType, usize, usize); 4] =
+        [(DType::Q4_0, 96, 64), (DType::Q5_1, 70, 96), (DType::F16, 3, 70), (DType::F32, 17, 3)];
+
+    fn graph() -> Graph {
+        let mut b = GraphBuilder::new();
+        let tokens = b.push("tokens", BrickKind::Custom, None, Op::Input, &[], &[]);
+        let table = b.weight("table", WeightShape { dtype: DType::F32, rows: 2, cols: 64 });
+        let mut x = b.push("embed", BrickKind::Embed, None, Op::Embed { scale: 1.0 }, &[tokens.out()], &[table]);
+        for (i, (dtype, rows, cols)) in MATRICES.into_iter().enumerate() {
+            let weight = b.weight(format!("matrix {i}"), WeightShape { dtype, rows, cols });
+            let part = LinearPart { label: format!("part {i}"), rows, bias: false };
+            let op = Op::Linear { input: cols, parts: vec![part], rows: Rows::All };
+            x = b.push(format!("linear {i}"), BrickKind::Custom, None, op, &[x.out()], &[weight]);
+        }
+        b.finish(x.out()).unwrap()
+    }
+
+    /// Under Miri: the threads' pieces of the one allocation do not overlap, and nothing of it is read before it is written.
+    #[test]
+    fn threads_pack_side_by_side_what_one_packs() {
+        let graph = graph();
+        let bytes = |s: WeightShape| s.rows * s.dtype.row_bytes(s.cols).unwrap();
+        let files = graph.weights().iter().map(|w| (0..bytes(w.shape)).map(|i| (i * 7) as u8).collect()).collect();
+        let weights = Files { files, released: Mutex::default() };
+        let mut gang = Gang::new(2).unwrap();
+        let packed = PackedWeights::new(&graph, &weights, &mut gang).unwrap();
+        assert!(packed.covers(&graph));
+        let matrices = graph.bricks().filter(|b| !b.op.parts().is_empty()).map(|b| b.weights[0]);
+        for (id, (dtype, rows, cols)) in matrices.zip(MATRICES) {
+            let alone = Packed::new(PackedShape { dtype, rows, cols }, &weights.files[id.index()]).unwrap();
+            assert_eq!(packed.matrix(id).bytes(), alone.matrix().bytes(), "{dtype}");
+        }
+        let mut released = weights.released.into_inner().unwrap();
+        released.sort_unstable();
+        assert_eq!(released, [1, 2, 3, 4], "all matrices, once, and not the table");
+    }
+}

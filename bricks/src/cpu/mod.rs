@@ -6,7 +6,7 @@
 //! | [`SimdLevel`] | which instruction set; asked of the processor once |
 //! | [`linear`] | matrices (all weight types, packed in the file's size) times activations |
 //! | [`attention`] | attention over paged keys and values, f16 or q8_0 |
-//! | rows | [`rms_norm_row`], [`add_row`], [`gated_activation`], [`rope_row`], [`quantize_row`], [`embed_row`], conversions |
+//! | rows | [`rms_norm_row`], [`add_row`], [`gated_activation`], [`argmax`], [`rope_row`], [`quantize_row`], [`embed_row`], conversions |
 //! | [`gang`] | the threads that share a kernel's rows |
 //! | [`probe`] | micro-kernels that reach the processor's peaks, to measure them |
 //!
@@ -38,6 +38,6 @@ pub use error::KernelError;
 pub use level::{SimdLevel, UnknownLevel};
 pub use rope::rope_row;
 pub use rows::{
-    add_row, f16_to_f32, f32_to_f16, gated_activation, gated_activation_in_place, quantize_row, rms_norm_row,
-    softcap_row,
+    add_row, argmax, f16_to_f32, f32_to_f16, gated_activation, gated_activation_in_place, largest, quantize_row,
+    rms_norm_row, softcap_row,
 };

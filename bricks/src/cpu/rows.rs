@@ -315,3 +315,32 @@ impl Kernel for Widen<'_> {
         s.store_part(s.load_f16_part(src_tail), dst_tail);
     }
 }
+
+/// Values that are looked at together: independent lanes, which compilers turn into vectors.
+const TOGETHER: usize = 32;
+
+/// False for NaN, so NaN never wins.
+fn larger(best: f32, x: f32) -> f32 {
+    if x > best { x } else { best }
+}
+
+/// The largest value; −∞ of none. NaN is never it.
+pub fn largest(values: &[f32]) -> f32 {
+    let (blocks, rest) = values.as_chunks::<TOGETHER>();
+    let mut lanes = [f32::NEG_INFINITY; TOGETHER];
+    for block in blocks {
+        for (best, &x) in lanes.iter_mut().zip(block) {
+            *best = larger(*best, x);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |best, &x| larger(best, x))
+}
+
+/// Index of the largest value, the first among equals; `None` if nothing is above −∞. NaN is never chosen.
+pub fn argmax(logits: &[f32]) -> Option<u32> {
+    let best = largest(logits);
+    if best == f32::NEG_INFINITY {
+        return None;
+    }
+    logits.iter().position(|&x| x == best).map(|i| i as u32)
+}

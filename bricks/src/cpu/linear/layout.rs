@@ -345,6 +345,11 @@ impl<'a> PackedMatrix<'a> {
         self.shape
     }
 
+    /// The packed bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Planes and halves of a group.
     ///
     /// # Safety
@@ -388,14 +393,12 @@ impl PackedAt {
         }
     }
 
-    /// Rows from `row` on.
+    /// Rows from `row` on, which is below [`ROW_GROUP`].
     ///
-    /// # Safety
-    /// `row` is below [`ROW_GROUP`].
+    /// Wrapping: a type without halves has nothing there, and behind the last group the memory ends.
     #[inline(always)]
-    pub(super) unsafe fn rows_from(self, row: usize) -> Self {
+    pub(super) fn rows_from(self, row: usize) -> Self {
         debug_assert!(row < ROW_GROUP);
-        // SAFETY: stays within the first plane and half, as the caller promises.
-        unsafe { Self { planes: self.planes.add(4 * row), halves: self.halves.add(2 * row) } }
+        Self { planes: self.planes.wrapping_add(4 * row), halves: self.halves.wrapping_add(2 * row) }
     }
 }

@@ -130,8 +130,8 @@ impl RowLanes for Portable {
         debug_assert!(owned.end <= ROWS);
         let mut out = [0.0; ROWS];
         for (i, lane) in out.iter_mut().enumerate().take(owned.end).skip(owned.first) {
-            // SAFETY: `i` is in `owned`, which the caller promises to be readable.
-            *lane = unsafe { *src.add(i) };
+            // SAFETY: `i` is in `owned`, which the caller promises to be readable. `src` itself may lie outside of the buffer.
+            *lane = unsafe { *src.wrapping_add(i) };
         }
         out
     }
@@ -140,8 +140,9 @@ impl RowLanes for Portable {
     unsafe fn store_r(self, v: R, dst: *mut f32, owned: Owned) {
         debug_assert!(owned.end <= ROWS);
         for (i, lane) in v.iter().enumerate().take(owned.end).skip(owned.first) {
-            // SAFETY: `i` is in `owned`, which the caller promises to be writable and exclusive.
-            unsafe { *dst.add(i) = *lane };
+            // SAFETY: `i` is in `owned`, which the caller promises to be writable and exclusive. `dst` itself may lie outside of the
+            // buffer.
+            unsafe { *dst.wrapping_add(i) = *lane };
         }
     }
 
