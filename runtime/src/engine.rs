@@ -1,6 +1,6 @@
 //! The engine: one entry, [`Engine::forward`], for prompts, decoding, and several sequences at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use brick_graphs::Graph;
 use brick_profiler::machine::CpuTopology;
@@ -59,7 +59,13 @@ impl Default for EngineOptions {
 /// Threads that compute at full speed side by side: one per physical core that this process may use, and no more than its
 /// CPU quota pays for.
 pub fn default_threads() -> usize {
-    CpuTopology::detect().useful_threads()
+    topology().useful_threads()
+}
+
+/// The machine, asked once: it takes some fifty files of the system.
+fn topology() -> &'static CpuTopology {
+    static TOPOLOGY: OnceLock<CpuTopology> = OnceLock::new();
+    TOPOLOGY.get_or_init(CpuTopology::detect)
 }
 
 /// An engine cannot be made, or a forward call failed. After a failed call the sequences are as before it.
@@ -264,7 +270,7 @@ impl Engine {
         let kv = KvCache::new(shape, options.context.max(1), options.sequences.max(1))?;
         let limits = plan.attention;
         let tiling = Tiling::new(limits.tile_rows, shape.n_kv_heads, limits.records, max_rows);
-        let cpus = if options.pin && threads > 1 { CpuTopology::detect().pin_to(threads) } else { Vec::new() };
+        let cpus = if options.pin && threads > 1 { topology().pin_to(threads) } else { Vec::new() };
         let mut gang = Gang::with_cpus(threads, &cpus).map_err(|source| EngineError::Threads { threads, source })?;
         let packed = match packed {
             Some(packed) if packed.covers(graph) => packed,

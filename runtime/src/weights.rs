@@ -1,5 +1,7 @@
 //! Where a plan finds its weights: the file's bytes, and the matrices packed from them.
 
+use std::ops::Range;
+
 use brick_graphs::{Graph, WeightId};
 use bricks::WeightShape;
 use bricks::cpu::gang::{Gang, GangPanic, Member};
@@ -12,9 +14,9 @@ pub trait Weights: Send + Sync {
     /// All bytes of a weight. Must return the same memory every time.
     fn bytes(&self, weight: WeightId) -> &[u8];
 
-    /// The bytes of a weight are not needed for the time being: its memory may be given back until it is read again.
-    fn release(&self, weight: WeightId) {
-        let _ = weight;
+    /// These bytes of a weight are not needed for the time being: their memory may be given back until they are read again.
+    fn release(&self, weight: WeightId, bytes: Range<usize>) {
+        let _ = (weight, bytes);
     }
 }
 
@@ -26,6 +28,11 @@ pub(crate) fn expect_bytes(shape: WeightShape, found: usize) -> Result<(), Strin
     }
     Err(format!("expected {rows} rows of {cols} values in {dtype}, found {found} bytes"))
 }
+
+/// Packed bytes of a piece of work. Small, since each thread holds as many of the file's bytes in memory as well, and large
+/// against a system call that gives them back. Pieces are neighbours in memory: two threads that fill the same huge page
+/// would both clear it.
+const PIECE: usize = 512 << 10;
 
 /// Weights cannot be packed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -67,6 +74,16 @@ struct Place {
     bytes: usize,
 }
 
+impl Place {
+    fn groups(self) -> usize {
+        self.shape.rows.div_ceil(ROW_GROUP)
+    }
+
+    fn group_bytes(self) -> usize {
+        self.bytes / self.groups().max(1)
+    }
+}
+
 impl PackedWeights {
     /// Packs every matrix that a linear brick of `graph` multiplies with, on all threads of the gang. Bytes of the file are
     /// released as they are consumed, so that the peak of memory is about the size of the weights.
@@ -98,33 +115,47 @@ impl PackedWeights {
                 end = end.checked_add(bytes).ok_or(PackError::OutOfMemory { bytes: usize::MAX })?;
             }
         }
-        // The largest first: while a matrix is packed it is there twice, which costs least when little else is there.
-        order.sort_by_key(|id| std::cmp::Reverse(matrices[id.index()].map_or(0, |place| place.bytes)));
         let memory = Arena::huge(end).map_err(|ArenaError { bytes }| PackError::OutOfMemory { bytes })?;
         let packed = Self { memory, matrices };
-        packed.fill(weights, &order, gang)?;
+        packed.fill(weights, &packed.pieces(&order), gang)?;
         Ok(packed)
     }
 
-    fn fill(&self, weights: &dyn Weights, order: &[WeightId], gang: &mut Gang) -> Result<(), GangPanic> {
+    /// Groups of rows to be packed, in order of memory.
+    fn pieces(&self, order: &[WeightId]) -> Vec<(WeightId, Range<usize>)> {
+        let mut pieces = Vec::new();
+        for &id in order {
+            let place = self.place(id);
+            let groups = place.groups();
+            let step = (PIECE / place.group_bytes().max(1)).max(1);
+            pieces.extend((0..groups).step_by(step).map(|first| (id, first..(first + step).min(groups))));
+        }
+        pieces
+    }
+
+    fn fill(
+        &self,
+        weights: &dyn Weights,
+        pieces: &[(WeightId, Range<usize>)],
+        gang: &mut Gang,
+    ) -> Result<(), GangPanic> {
         let work = |m: &Member<'_>| {
-            for &id in order {
-                let place = self.place(id);
-                let groups = place.shape.rows.div_ceil(ROW_GROUP);
-                let file = weights.bytes(id);
-                while let Some(range) = m.take(groups, (groups / (4 * m.size())).max(1)) {
-                    let bytes = place.bytes / groups;
+            // Each thread begins in a part of its own and walks through it in order.
+            while let Some(taken) = m.take(pieces.len(), 1) {
+                for (id, groups) in &pieces[taken] {
+                    let place = self.place(*id);
+                    let (file, bytes) = (weights.bytes(*id), place.group_bytes());
                     // SAFETY: these groups belong to this thread; nobody reads them before the gang has come apart.
-                    let out =
-                        unsafe { self.memory.slice_mut::<u8>(place.offset + range.start * bytes, range.len() * bytes) };
+                    let out = unsafe {
+                        self.memory.slice_mut::<u8>(place.offset + groups.start * bytes, groups.len() * bytes)
+                    };
                     place
                         .shape
-                        .pack(file, range, out)
+                        .pack(file, groups.clone(), out)
                         .expect("invariant: lengths were checked when memory was laid out");
-                }
-                m.barrier();
-                if m.index() == 0 {
-                    weights.release(id);
+                    let row = file.len() / place.shape.rows.max(1);
+                    let rows = groups.start * ROW_GROUP..(groups.end * ROW_GROUP).min(place.shape.rows);
+                    weights.release(*id, rows.start * row..rows.end * row);
                 }
             }
         };

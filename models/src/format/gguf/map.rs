@@ -10,6 +10,11 @@ use memmap2::{Mmap, MmapOptions};
 
 use super::error::{FormatError, GgufError};
 
+/// A page that is missing brings its neighbours with it, those in an aligned run of this many bytes (Linux's
+/// `fault_around_bytes`, unless changed).
+#[cfg(unix)]
+const FAULT_AROUND: usize = 64 << 10;
+
 /// Bytes of a model file.
 #[derive(Debug)]
 pub(super) enum Storage {
@@ -55,8 +60,8 @@ impl Storage {
         Ok(Storage::Map(map))
     }
 
-    /// Gives back the memory of the pages of `at..at + len`; reading them again brings them back from the file. A hint:
-    /// failure is ignored.
+    /// Gives back the memory of the pages of `at..at + len`, and of those around that came with them; reading them again
+    /// brings them back from the file. A hint: failure is ignored.
     #[allow(unsafe_code)] // discards pages of the map
     pub(super) fn release(&self, at: usize, len: usize) {
         #[cfg(unix)]
@@ -64,6 +69,10 @@ impl Storage {
             && at.checked_add(len).is_some_and(|end| end <= map.len())
             && len > 0
         {
+            let base = map.as_ptr() as usize;
+            let before = ((base + at) % FAULT_AROUND).min(at);
+            let behind = (base + at + len).next_multiple_of(FAULT_AROUND) - (base + at + len);
+            let (at, len) = (at - before, (before + len + behind).min(map.len() - (at - before)));
             // SAFETY: the map is private, of a file, and never written to: a discarded page comes back with the file's bytes,
             // and slices of it stay valid.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, len) };

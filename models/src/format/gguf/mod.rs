@@ -37,6 +37,7 @@ mod tensor;
 mod value;
 pub mod writer;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use error::{FormatError, GgufError, MetadataError};
@@ -156,12 +157,24 @@ impl Gguf {
         })
     }
 
-    /// Says that a tensor's data will not be read for some time: the memory of its pages is given back until then. A hint: does
-    /// nothing where it is not available, or if `tensor` is not one of this file's.
-    pub fn release(&self, tensor: &TensorInfo) {
-        if let Ok(bytes) = self.bytes(tensor) {
-            self.storage.release(tensor.offset as usize, bytes.len());
+    /// Says that these bytes of a tensor's data will not be read for some time: the memory of their pages is given back until
+    /// then. A hint: does nothing where it is not available, or if there are no such bytes in this file.
+    pub fn release(&self, tensor: &TensorInfo, bytes: Range<usize>) {
+        if let Ok(data) = self.bytes(tensor)
+            && data.get(bytes.clone()).is_some()
+        {
+            self.storage.release(tensor.offset as usize + bytes.start, bytes.len());
         }
+    }
+
+    /// As [`release`](Self::release), of the metadata.
+    pub fn release_metadata(&self) {
+        self.storage.release(0, self.layout.data_at as usize);
+    }
+
+    /// As [`release`](Self::release), of the whole file.
+    pub fn release_all(&self) {
+        self.storage.release(0, self.storage.len());
     }
 
     /// Asks the operating system to read all tensor data ahead; returns at once. Worth calling before a model is run, not
