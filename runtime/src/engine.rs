@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use brick_graphs::Graph;
+use brick_graphs::{Graph, WeightId};
 use brick_profiler::machine::CpuTopology;
 use brick_profiler::{NoRecord, Phase, Recorder};
 use bricks::Op;
@@ -202,7 +202,7 @@ impl StepView<'_> {
     }
 
     /// Bytes of a weight.
-    pub fn weight(&self, id: brick_graphs::WeightId) -> &[u8] {
+    pub fn weight(&self, id: WeightId) -> &[u8] {
         self.call.weights.bytes(id)
     }
 }
@@ -220,7 +220,14 @@ pub struct Engine {
     /// Batch rows whose logits are wanted; kept between calls for its memory.
     wanted: Vec<usize>,
     logits_rows: usize,
+    /// The embedding table, and its rows that were read since its memory was given back.
+    table: Option<WeightId>,
+    table_reads: usize,
 }
+
+/// Rows of the embedding table after whose reading its memory is given back: each brings 64 KiB of the file with it, and a
+/// system call in so many tokens is nothing.
+const TABLE_READS: usize = 32;
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -277,7 +284,9 @@ impl Engine {
             _ => Arc::new(PackedWeights::new(graph, &*weights, &mut gang)?),
         };
         let wanted = Vec::with_capacity(plan.max_wanted);
-        Ok(Self { plan, weights, packed, arena, kv, gang, tiling, vocab, wanted, logits_rows: 0 })
+        let table = graph.bricks().find(|b| matches!(b.op, Op::Embed { .. })).and_then(|b| b.weights.first().copied());
+        let table_reads = 0;
+        Ok(Self { plan, weights, packed, arena, kv, gang, tiling, vocab, wanted, logits_rows: 0, table, table_reads })
     }
 
     /// The packed weights, for another engine on the same model.
@@ -363,6 +372,11 @@ impl Engine {
             return Err(e.into());
         }
         self.logits_rows = self.wanted.len();
+        self.table_reads += batch.len();
+        if let Some(table) = self.table.filter(|_| self.table_reads >= TABLE_READS) {
+            self.weights.release(table);
+            self.table_reads = 0;
+        }
         Ok(self.logits())
     }
 

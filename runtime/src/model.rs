@@ -1,6 +1,5 @@
 //! A model file made ready to run: metadata, graph, weights, tokenizer, chat template.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -93,8 +92,12 @@ impl Weights for MappedWeights {
         self.gguf.bytes(&self.tensors[weight.index()]).expect("invariant: checked when the model was loaded")
     }
 
-    fn release(&self, weight: WeightId, bytes: Range<usize>) {
-        self.gguf.release(&self.tensors[weight.index()], bytes);
+    fn read(&self, weight: WeightId, at: usize, out: &mut [u8]) -> std::io::Result<()> {
+        self.gguf.read(&self.tensors[weight.index()], at, out)
+    }
+
+    fn release(&self, weight: WeightId) {
+        self.gguf.release(&self.tensors[weight.index()]);
     }
 }
 

@@ -18,7 +18,11 @@ const FAULT_AROUND: usize = 64 << 10;
 /// Bytes of a model file.
 #[derive(Debug)]
 pub(super) enum Storage {
-    Map(Mmap),
+    Map {
+        map: Mmap,
+        /// The same file, for what is better copied than mapped.
+        file: File,
+    },
     Owned(Box<[u8]>),
 }
 
@@ -27,7 +31,7 @@ impl Deref for Storage {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Storage::Map(map) => map,
+            Storage::Map { map, .. } => map,
             Storage::Owned(bytes) => bytes,
         }
     }
@@ -57,7 +61,19 @@ impl Storage {
         // everything derived from them (offsets, lengths, UTF-8) is checked where it is used. `len` is the file's size now.
         let map = unsafe { MmapOptions::new().len(len).map_copy_read_only(&file) }.map_err(io("map"))?;
         debug_assert_eq!(map.len(), len);
-        Ok(Storage::Map(map))
+        Ok(Storage::Map { map, file })
+    }
+
+    /// Copies the bytes from `at` on to `out`. Where the system can, past the map: no page of it is touched, so none takes
+    /// memory or has to be given back, and a file that was shortened meanwhile is an error, not a signal.
+    pub(super) fn read(&self, at: usize, out: &mut [u8]) -> std::io::Result<()> {
+        #[cfg(unix)]
+        if let Storage::Map { file, .. } = self {
+            return std::os::unix::fs::FileExt::read_exact_at(file, out, at as u64);
+        }
+        let bytes = self.get(at..).and_then(|rest| rest.get(..out.len()));
+        out.copy_from_slice(bytes.ok_or(std::io::ErrorKind::UnexpectedEof)?);
+        Ok(())
     }
 
     /// Gives back the memory of the pages of `at..at + len`, and of those around that came with them; reading them again
@@ -65,7 +81,7 @@ impl Storage {
     #[allow(unsafe_code)] // discards pages of the map
     pub(super) fn release(&self, at: usize, len: usize) {
         #[cfg(unix)]
-        if let Storage::Map(map) = self
+        if let Storage::Map { map, .. } = self
             && at.checked_add(len).is_some_and(|end| end <= map.len())
             && len > 0
         {
@@ -84,7 +100,7 @@ impl Storage {
     /// Asks the system to read `at..at + len` ahead. A hint: failure is ignored.
     pub(super) fn prefetch(&self, at: usize, len: usize) {
         #[cfg(unix)]
-        if let Storage::Map(map) = self
+        if let Storage::Map { map, .. } = self
             && at.checked_add(len).is_some_and(|end| end <= map.len())
             && len > 0
         {

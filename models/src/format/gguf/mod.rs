@@ -37,7 +37,6 @@ mod tensor;
 mod value;
 pub mod writer;
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use error::{FormatError, GgufError, MetadataError};
@@ -157,13 +156,24 @@ impl Gguf {
         })
     }
 
-    /// Says that these bytes of a tensor's data will not be read for some time: the memory of their pages is given back until
-    /// then. A hint: does nothing where it is not available, or if there are no such bytes in this file.
-    pub fn release(&self, tensor: &TensorInfo, bytes: Range<usize>) {
-        if let Ok(data) = self.bytes(tensor)
-            && data.get(bytes.clone()).is_some()
-        {
-            self.storage.release(tensor.offset as usize + bytes.start, bytes.len());
+    /// Copies a tensor's data from byte `at` on to `out`, without taking memory for pages of the map where the system allows.
+    /// For data that is read once.
+    ///
+    /// # Errors
+    /// When the tensor has no such bytes, or the file cannot be read (any more).
+    pub fn read(&self, tensor: &TensorInfo, at: usize, out: &mut [u8]) -> std::io::Result<()> {
+        let data = self.bytes(tensor).map_err(std::io::Error::other)?;
+        if at.checked_add(out.len()).is_none_or(|end| end > data.len()) {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        self.storage.read(tensor.offset as usize + at, out)
+    }
+
+    /// Says that a tensor's data will not be read for some time: the memory of its pages is given back until then. A hint: does
+    /// nothing where it is not available, or if `tensor` is not one of this file's.
+    pub fn release(&self, tensor: &TensorInfo) {
+        if let Ok(bytes) = self.bytes(tensor) {
+            self.storage.release(tensor.offset as usize, bytes.len());
         }
     }
 
