@@ -258,3 +258,37 @@ proptest! {
         prop_assert_eq!(copy.to_bytes().unwrap(), written);
     }
 }
+
+#[test]
+fn data_is_copied_as_it_is_mapped() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    std::fs::write(&path, every_type().to_bytes().unwrap()).unwrap();
+    for gguf in [Gguf::open(&path).unwrap(), file(&every_type())] {
+        let a = gguf.tensor("a").unwrap();
+        let mut out = [0; 12];
+        gguf.read(a, 8, &mut out).unwrap();
+        assert_eq!(out, gguf.bytes(a).unwrap()[8..20]);
+        for at in [13, 24, usize::MAX] {
+            assert!(gguf.read(a, at, &mut out).is_err(), "{at}");
+        }
+        gguf.release(a);
+        gguf.release_metadata();
+        gguf.release_all();
+        assert_eq!(out, gguf.bytes(a).unwrap()[8..20], "pages come back");
+        assert_eq!(gguf.metadata().get_str("string"), Ok("Grüße"));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn copying_from_a_file_that_was_shortened_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    std::fs::write(&path, every_type().to_bytes().unwrap()).unwrap();
+    let gguf = Gguf::open(&path).unwrap();
+    let a = gguf.tensor("a").unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(a.offset + 8).unwrap();
+    assert!(gguf.read(a, 0, &mut [0; 8]).is_ok());
+    assert_eq!(gguf.read(a, 0, &mut [0; 9]).unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+}

@@ -1,8 +1,8 @@
 //! The engine: one entry, [`Engine::forward`], for prompts, decoding, and several sequences at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use brick_graphs::Graph;
+use brick_graphs::{Graph, WeightId};
 use brick_profiler::machine::CpuTopology;
 use brick_profiler::{NoRecord, Phase, Recorder};
 use bricks::Op;
@@ -59,7 +59,13 @@ impl Default for EngineOptions {
 /// Threads that compute at full speed side by side: one per physical core that this process may use, and no more than its
 /// CPU quota pays for.
 pub fn default_threads() -> usize {
-    CpuTopology::detect().useful_threads()
+    topology().useful_threads()
+}
+
+/// The machine, asked once: it takes some fifty files of the system.
+fn topology() -> &'static CpuTopology {
+    static TOPOLOGY: OnceLock<CpuTopology> = OnceLock::new();
+    TOPOLOGY.get_or_init(CpuTopology::detect)
 }
 
 /// An engine cannot be made, or a forward call failed. After a failed call the sequences are as before it.
@@ -196,7 +202,7 @@ impl StepView<'_> {
     }
 
     /// Bytes of a weight.
-    pub fn weight(&self, id: brick_graphs::WeightId) -> &[u8] {
+    pub fn weight(&self, id: WeightId) -> &[u8] {
         self.call.weights.bytes(id)
     }
 }
@@ -214,7 +220,14 @@ pub struct Engine {
     /// Batch rows whose logits are wanted; kept between calls for its memory.
     wanted: Vec<usize>,
     logits_rows: usize,
+    /// The embedding table, and its rows that were read since its memory was given back.
+    table: Option<WeightId>,
+    table_reads: usize,
 }
+
+/// Rows of the embedding table after whose reading its memory is given back: each brings 64 KiB of the file with it, and a
+/// system call in so many tokens is nothing.
+const TABLE_READS: usize = 32;
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -264,14 +277,16 @@ impl Engine {
         let kv = KvCache::new(shape, options.context.max(1), options.sequences.max(1))?;
         let limits = plan.attention;
         let tiling = Tiling::new(limits.tile_rows, shape.n_kv_heads, limits.records, max_rows);
-        let cpus = if options.pin && threads > 1 { CpuTopology::detect().pin_to(threads) } else { Vec::new() };
+        let cpus = if options.pin && threads > 1 { topology().pin_to(threads) } else { Vec::new() };
         let mut gang = Gang::with_cpus(threads, &cpus).map_err(|source| EngineError::Threads { threads, source })?;
         let packed = match packed {
             Some(packed) if packed.covers(graph) => packed,
             _ => Arc::new(PackedWeights::new(graph, &*weights, &mut gang)?),
         };
         let wanted = Vec::with_capacity(plan.max_wanted);
-        Ok(Self { plan, weights, packed, arena, kv, gang, tiling, vocab, wanted, logits_rows: 0 })
+        let table = graph.bricks().find(|b| matches!(b.op, Op::Embed { .. })).and_then(|b| b.weights.first().copied());
+        let table_reads = 0;
+        Ok(Self { plan, weights, packed, arena, kv, gang, tiling, vocab, wanted, logits_rows: 0, table, table_reads })
     }
 
     /// The packed weights, for another engine on the same model.
@@ -357,6 +372,11 @@ impl Engine {
             return Err(e.into());
         }
         self.logits_rows = self.wanted.len();
+        self.table_reads += batch.len();
+        if let Some(table) = self.table.filter(|_| self.table_reads >= TABLE_READS) {
+            self.weights.release(table);
+            self.table_reads = 0;
+        }
         Ok(self.logits())
     }
 

@@ -92,6 +92,10 @@ impl Weights for MappedWeights {
         self.gguf.bytes(&self.tensors[weight.index()]).expect("invariant: checked when the model was loaded")
     }
 
+    fn read(&self, weight: WeightId, at: usize, out: &mut [u8]) -> std::io::Result<()> {
+        self.gguf.read(&self.tensors[weight.index()], at, out)
+    }
+
     fn release(&self, weight: WeightId) {
         self.gguf.release(&self.tensors[weight.index()]);
     }
@@ -131,24 +135,63 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn from_gguf(gguf: Arc<Gguf>) -> Result<Self, LoadError> {
+        Ok(Self::prepare(gguf, |_, _, _| ())?.0)
+    }
+
+    /// What [`Model::load`] and [`Model::engine`] do one after the other, side by side: weights are packed while the vocabulary
+    /// is read. `options` sets up the engine, once the architecture is known.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; within the result, as [`Model::engine`].
+    pub fn load_with_engine(
+        path: impl AsRef<Path>,
+        options: impl FnOnce(&ArchSpec) -> EngineOptions,
+    ) -> Result<(Self, Result<Engine, EngineError>), LoadError> {
+        let gguf = Arc::new(Gguf::open(path)?);
+        let (model, engine) = Self::prepare(gguf, |spec, fused, weights| {
+            weights.gguf.prefetch();
+            Engine::new(fused, Arc::clone(weights) as Arc<dyn Weights>, &options(spec))
+        })?;
+        if let Ok(engine) = &engine {
+            *model.packed.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(engine.packed());
+        }
+        // Vocabulary, gains and matrices have been copied; what is still read, embeddings, comes back row by row.
+        model.gguf.release_all();
+        Ok((model, engine))
+    }
+
+    /// Prepares a file, and does `beside` while its vocabulary is read, which takes longest.
+    fn prepare<T>(
+        gguf: Arc<Gguf>,
+        beside: impl FnOnce(&ArchSpec, &Graph, &Arc<MappedWeights>) -> T,
+    ) -> Result<(Self, T), LoadError> {
         let path = gguf.path().map_or_else(|| PathBuf::from("<memory>"), Path::to_path_buf);
-        // The vocabulary takes longest: read it while graph and weights are prepared.
-        let (tokenizer, rest) = std::thread::scope(|s| {
-            let tokenizer = s.spawn(|| Tokenizer::from_gguf(&gguf.metadata()));
-            let rest = Self::graph_and_weights(&gguf, &path);
-            (tokenizer.join(), rest)
+        let (words, rest) = std::thread::scope(|s| {
+            let words = s.spawn(|| {
+                let metadata = gguf.metadata();
+                let tokenizer = Tokenizer::from_gguf(&metadata)?;
+                let chat = ChatTemplate::from_gguf(&metadata, &tokenizer);
+                // The vocabulary has been copied.
+                gguf.release_metadata();
+                Ok((tokenizer, chat))
+            });
+            let rest = Self::graph_and_weights(&gguf, &path).map(|(spec, graph, fused, weights)| {
+                let weights = Arc::new(weights);
+                let done = beside(&spec, &fused, &weights);
+                (spec, graph, fused, weights, done)
+            });
+            (words.join(), rest)
         });
-        let (spec, graph, fused, weights) = rest?;
-        let tokenizer = match tokenizer {
-            Ok(t) => t.map_err(|source| LoadError::Tokenizer { path: path.clone(), source })?,
+        let (spec, graph, fused, weights, done) = rest?;
+        let (tokenizer, chat) = match words {
+            Ok(words) => words.map_err(|source| LoadError::Tokenizer { path: path.clone(), source })?,
             Err(panic) => std::panic::resume_unwind(panic),
         };
         if tokenizer.vocab_size() != spec.vocab {
             return Err(LoadError::VocabSize { path, tokens: tokenizer.vocab_size(), rows: spec.vocab });
         }
-        let chat = ChatTemplate::from_gguf(&gguf.metadata(), &tokenizer)
-            .map_err(|source| LoadError::Chat { path: path.clone(), source })?;
-        Ok(Self { gguf, spec, graph, fused, tokenizer, chat, weights: Arc::new(weights), packed: Mutex::default() })
+        let chat = chat.map_err(|source| LoadError::Chat { path, source })?;
+        Ok((Self { gguf, spec, graph, fused, tokenizer, chat, weights, packed: Mutex::default() }, done))
     }
 
     fn graph_and_weights(gguf: &Arc<Gguf>, path: &Path) -> Result<(ArchSpec, Graph, Graph, MappedWeights), LoadError> {
@@ -181,6 +224,8 @@ impl Model {
         let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = Engine::sharing(&self.fused, self.weights(), packed.upgrade(), options)?;
         *packed = Arc::downgrade(engine.packed());
+        // Gains and matrices have been copied; what is still read, embeddings, comes back row by row.
+        self.gguf.release_all();
         Ok(engine)
     }
 }

@@ -1,5 +1,9 @@
 //! Where a plan finds its weights: the file's bytes, and the matrices packed from them.
 
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use brick_graphs::{Graph, WeightId};
 use bricks::WeightShape;
 use bricks::cpu::gang::{Gang, GangPanic, Member};
@@ -12,7 +16,17 @@ pub trait Weights: Send + Sync {
     /// All bytes of a weight. Must return the same memory every time.
     fn bytes(&self, weight: WeightId) -> &[u8];
 
-    /// The bytes of a weight are not needed for the time being: its memory may be given back until it is read again.
+    /// Copies the bytes of a weight from `at` on to `out`: for what is read once.
+    ///
+    /// # Errors
+    /// When there are no such bytes, or they cannot be read.
+    fn read(&self, weight: WeightId, at: usize, out: &mut [u8]) -> io::Result<()> {
+        let bytes = self.bytes(weight).get(at..).and_then(|rest| rest.get(..out.len()));
+        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    /// The bytes of a weight are not needed for the time being: their memory may be given back until they are read again.
     fn release(&self, weight: WeightId) {
         let _ = weight;
     }
@@ -26,6 +40,10 @@ pub(crate) fn expect_bytes(shape: WeightShape, found: usize) -> Result<(), Strin
     }
     Err(format!("expected {rows} rows of {cols} values in {dtype}, found {found} bytes"))
 }
+
+/// Packed bytes of a piece of work: its file bytes are copied to a buffer that stays in the cache while they are packed. From the
+/// map, rows a few hundred bytes apart would be waited for one by one.
+const PIECE: usize = 128 << 10;
 
 /// Weights cannot be packed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -45,6 +63,14 @@ pub enum PackError {
     OutOfMemory {
         /// Bytes asked for.
         bytes: usize,
+    },
+    /// A weight cannot be read.
+    #[error("weight {weight}: cannot read it from the file: {source}")]
+    Read {
+        /// The weight.
+        weight: String,
+        /// The system's reason.
+        source: Arc<io::Error>,
     },
     /// A thread panicked: a bug, please report it.
     #[error(transparent)]
@@ -67,12 +93,32 @@ struct Place {
     bytes: usize,
 }
 
+/// Groups of a matrix that are packed together.
+#[derive(Debug)]
+struct Piece {
+    weight: WeightId,
+    groups: Range<usize>,
+}
+
+/// A weight that could not be read, and why.
+type Unread = (WeightId, io::Error);
+
+impl Place {
+    fn groups(self) -> usize {
+        self.shape.rows.div_ceil(ROW_GROUP)
+    }
+
+    fn group_bytes(self) -> usize {
+        self.bytes / self.groups().max(1)
+    }
+}
+
 impl PackedWeights {
     /// Packs every matrix that a linear brick of `graph` multiplies with, on all threads of the gang. Bytes of the file are
-    /// released as they are consumed, so that the peak of memory is about the size of the weights.
+    /// copied piece by piece, so that the peak of memory is about the size of the weights.
     ///
     /// # Errors
-    /// A weight does not have the bytes of its shape; memory is short.
+    /// A weight does not have the bytes of its shape, or cannot be read; memory is short.
     pub fn new(graph: &Graph, weights: &dyn Weights, gang: &mut Gang) -> Result<Self, PackError> {
         let mut matrices: Vec<Option<Place>> = vec![None; graph.weights().len()];
         let mut order = Vec::new();
@@ -98,37 +144,67 @@ impl PackedWeights {
                 end = end.checked_add(bytes).ok_or(PackError::OutOfMemory { bytes: usize::MAX })?;
             }
         }
-        // The largest first: while a matrix is packed it is there twice, which costs least when little else is there.
-        order.sort_by_key(|id| std::cmp::Reverse(matrices[id.index()].map_or(0, |place| place.bytes)));
         let memory = Arena::huge(end).map_err(|ArenaError { bytes }| PackError::OutOfMemory { bytes })?;
         let packed = Self { memory, matrices };
-        packed.fill(weights, &order, gang)?;
-        Ok(packed)
+        match packed.fill(weights, &packed.pieces(&order), gang)? {
+            Some((id, e)) => Err(PackError::Read { weight: graph.weight(id).name.clone(), source: Arc::new(e) }),
+            None => Ok(packed),
+        }
     }
 
-    fn fill(&self, weights: &dyn Weights, order: &[WeightId], gang: &mut Gang) -> Result<(), GangPanic> {
+    /// What is to be packed, in order of memory.
+    fn pieces(&self, order: &[WeightId]) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        for &weight in order {
+            let place = self.place(weight);
+            let groups = place.groups();
+            let step = (PIECE / place.group_bytes().max(1)).max(1);
+            let ranges = (0..groups).step_by(step).map(|first| first..(first + step).min(groups));
+            pieces.extend(ranges.map(|groups| Piece { weight, groups }));
+        }
+        pieces
+    }
+
+    /// Packs all pieces; the first one that could not be read, if any.
+    fn fill(&self, weights: &dyn Weights, pieces: &[Piece], gang: &mut Gang) -> Result<Option<Unread>, GangPanic> {
+        let unread = Mutex::new(None);
         let work = |m: &Member<'_>| {
-            for &id in order {
-                let place = self.place(id);
-                let groups = place.shape.rows.div_ceil(ROW_GROUP);
-                let file = weights.bytes(id);
-                while let Some(range) = m.take(groups, (groups / (4 * m.size())).max(1)) {
-                    let bytes = place.bytes / groups;
-                    // SAFETY: these groups belong to this thread; nobody reads them before the gang has come apart.
-                    let out =
-                        unsafe { self.memory.slice_mut::<u8>(place.offset + range.start * bytes, range.len() * bytes) };
-                    place
-                        .shape
-                        .pack(file, range, out)
-                        .expect("invariant: lengths were checked when memory was laid out");
-                }
-                m.barrier();
-                if m.index() == 0 {
-                    weights.release(id);
+            let mut buffer = Vec::new();
+            // Each thread begins in a part of its own and walks through it in order: two that fill the same huge page would
+            // both clear it.
+            while let Some(taken) = m.take(pieces.len(), 1) {
+                for piece in &pieces[taken] {
+                    if let Err(e) = self.pack(weights, piece, &mut buffer) {
+                        // The others go on: it is rare, and they would have to be told.
+                        unread.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((piece.weight, e));
+                    }
                 }
             }
         };
-        gang.run(work, work)
+        gang.run(work, work)?;
+        Ok(unread.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Packs a piece that no other thread has.
+    fn pack(&self, weights: &dyn Weights, piece: &Piece, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let place = self.place(piece.weight);
+        let PackedShape { dtype, rows, cols } = place.shape;
+        let rows = piece.groups.start * ROW_GROUP..(piece.groups.end * ROW_GROUP).min(rows);
+        let row_bytes = dtype.row_bytes(cols).expect("invariant: checked when memory was laid out");
+        let bytes = rows.len() * row_bytes;
+        if buffer.len() < bytes {
+            buffer.try_reserve_exact(bytes - buffer.len())?;
+            buffer.resize(bytes, 0);
+        }
+        let file = &mut buffer[..bytes];
+        weights.read(piece.weight, rows.start * row_bytes, file)?;
+        let (group_bytes, groups) = (place.group_bytes(), piece.groups.len());
+        let at = place.offset + piece.groups.start * group_bytes;
+        // SAFETY: these groups belong to this thread; nobody reads them before the gang has come apart.
+        let out = unsafe { self.memory.slice_mut::<u8>(at, groups * group_bytes) };
+        let shape = PackedShape { rows: rows.len(), ..place.shape };
+        shape.pack(file, 0..groups, out).expect("invariant: lengths were checked when memory was laid out");
+        Ok(())
     }
 
     fn place(&self, weight: WeightId) -> Place {
@@ -167,24 +243,19 @@ impl PackedWeights {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
     use brick_graphs::GraphBuilder;
     use bricks::cpu::linear::Packed;
     use bricks::{BrickKind, DType, LinearPart, Op, Rows};
-    use std::sync::Mutex;
+
+    use super::*;
 
     struct Files {
         files: Vec<Vec<u8>>,
-        released: Mutex<Vec<usize>>,
     }
 
     impl Weights for Files {
         fn bytes(&self, weight: WeightId) -> &[u8] {
             &self.files[weight.index()]
-        }
-
-        fn release(&self, weight: WeightId) {
-            self.released.lock().unwrap().push(weight.index());
         }
     }
 
@@ -212,7 +283,7 @@ mod tests {
         let graph = graph();
         let bytes = |s: WeightShape| s.rows * s.dtype.row_bytes(s.cols).unwrap();
         let files = graph.weights().iter().map(|w| (0..bytes(w.shape)).map(|i| (i * 7) as u8).collect()).collect();
-        let weights = Files { files, released: Mutex::default() };
+        let weights = Files { files };
         let mut gang = Gang::new(2).unwrap();
         let packed = PackedWeights::new(&graph, &weights, &mut gang).unwrap();
         assert!(packed.covers(&graph));
@@ -221,8 +292,62 @@ mod tests {
             let alone = Packed::new(PackedShape { dtype, rows, cols }, &weights.files[id.index()]).unwrap();
             assert_eq!(packed.matrix(id).bytes(), alone.matrix().bytes(), "{dtype}");
         }
-        let mut released = weights.released.into_inner().unwrap();
-        released.sort_unstable();
-        assert_eq!(released, [1, 2, 3, 4], "all matrices, once, and not the table");
+    }
+
+    /// One matrix, in a file that may end early.
+    struct File {
+        bytes: Vec<u8>,
+        readable: usize,
+    }
+
+    impl Weights for File {
+        fn bytes(&self, _: WeightId) -> &[u8] {
+            &self.bytes
+        }
+
+        fn read(&self, _: WeightId, at: usize, out: &mut [u8]) -> io::Result<()> {
+            let bytes = self.bytes[..self.readable].get(at..at + out.len());
+            out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        }
+    }
+
+    /// Rows that are several pieces, and no multiple of a group.
+    const SHAPE: PackedShape = PackedShape { dtype: DType::Q8_0, rows: 5001, cols: 64 };
+
+    fn packed(readable: usize, threads: usize) -> Result<Vec<u8>, PackError> {
+        let PackedShape { dtype, rows, cols } = SHAPE;
+        let mut b = GraphBuilder::new();
+        let tokens = b.push("tokens", BrickKind::Custom, None, Op::Input, &[], &[]).out();
+        let table = b.weight("table", WeightShape { dtype, rows, cols });
+        let x = b.push("embed", BrickKind::Embed, None, Op::Embed { scale: 1.0 }, &[tokens], &[table]).out();
+        let parts = vec![LinearPart { label: "logits".into(), rows, bias: false }];
+        let head = Op::Linear { input: cols, parts, rows: Rows::All };
+        let logits = b.push("head", BrickKind::LmHead, None, head, &[x], &[table]).out();
+        let graph = b.finish(logits).unwrap();
+        let weights = File { bytes: file(), readable };
+        let packed = PackedWeights::new(&graph, &weights, &mut Gang::new(threads).unwrap())?;
+        assert!(packed.pieces(&[table]).len() > 2);
+        // SAFETY: nobody writes packed memory.
+        Ok(unsafe { packed.memory.slice::<u8>(0, packed.bytes()) }.to_vec())
+    }
+
+    fn file() -> Vec<u8> {
+        (0..SHAPE.rows * 68).map(|i| (i * 31 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn pieces_are_parts_of_the_packed_matrix() {
+        let mut whole = vec![0; SHAPE.bytes().unwrap()];
+        SHAPE.pack(&file(), 0..SHAPE.rows.div_ceil(ROW_GROUP), &mut whole).unwrap();
+        for threads in [1, 3] {
+            assert!(packed(file().len(), threads).unwrap() == whole, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_early_is_an_error() {
+        let error = packed(file().len() - 1, 2).unwrap_err();
+        assert!(error.to_string().starts_with("weight table: cannot read it from the file: "), "{error}");
     }
 }

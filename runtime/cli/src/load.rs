@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use brick_models::arch::ArchSpec;
 use brick_models::format::gguf::Gguf;
 use brick_models::registry::Registry;
 use brick_runtime::engine::default_threads;
@@ -36,17 +37,22 @@ pub(crate) fn model(name: &str) -> anyhow::Result<Model> {
 
 /// Engine options from the command line.
 pub(crate) fn engine_options(args: &ModelArgs, model: &Model) -> anyhow::Result<EngineOptions> {
-    let context = args.ctx.map_or_else(|| model.spec.context_length.min(DEFAULT_CONTEXT), |c| c as usize);
-    note_context("--ctx", context, model);
     check_level()?;
-    Ok(EngineOptions {
+    let options = options_for(args, &model.spec);
+    note_context("--ctx", options.context, model);
+    Ok(options)
+}
+
+fn options_for(args: &ModelArgs, spec: &ArchSpec) -> EngineOptions {
+    let context = args.ctx.map_or_else(|| spec.context_length.min(DEFAULT_CONTEXT), |c| c as usize);
+    EngineOptions {
         threads: args.threads.map_or_else(default_threads, usize::from),
         pin: !args.no_pin,
         context,
         max_rows: (args.batch as usize).min(context),
         kv_type: args.kv_type.into(),
         ..EngineOptions::default()
-    })
+    }
 }
 
 /// Remarks on positions that the model was not trained for.
@@ -67,21 +73,25 @@ pub(crate) fn check_level() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An engine as the command line wants it, with logits for a draft and the token before it.
-pub(crate) fn engine(args: &ModelArgs, model: &Model, speculation: Speculation) -> anyhow::Result<Engine> {
-    let mut options = engine_options(args, model)?;
-    options.max_wanted = options.max_wanted.max(speculation.max_draft() + 1);
-    let engine = model.engine(&options).context("cannot set up the engine")?;
+/// A model and an engine as the command line wants it, with logits for a draft and the token before it.
+pub(crate) fn model_and_engine(args: &ModelArgs, speculation: Speculation) -> anyhow::Result<(Model, Engine)> {
+    check_level()?;
+    let (model, engine) = Model::load_with_engine(resolve(&args.model)?, |spec| {
+        let options = options_for(args, spec);
+        EngineOptions { max_wanted: options.max_wanted.max(speculation.max_draft() + 1), ..options }
+    })?;
+    let engine = engine.context("cannot set up the engine")?;
+    note_context("--ctx", engine.kv().context(), &model);
     tracing::debug!(
-        threads = options.threads,
-        context = options.context,
-        max_rows = options.max_rows,
-        simd = options.simd.name(),
-        kv_type = options.kv_type.name(),
+        threads = engine.threads(),
+        context = engine.kv().context(),
+        max_rows = engine.plan().max_rows,
+        simd = engine.plan().simd.name(),
+        kv_type = engine.kv().shape().layout.kind().name(),
         kv_bytes = engine.kv().bytes(),
         "engine"
     );
-    Ok(engine)
+    Ok((model, engine))
 }
 
 /// Sampler options from the command line; a missing seed is drawn from the clock, so that sampling differs from run to run.

@@ -10,10 +10,19 @@ use memmap2::{Mmap, MmapOptions};
 
 use super::error::{FormatError, GgufError};
 
+/// A page that is missing brings its neighbours with it, those in an aligned run of this many bytes (Linux's
+/// `fault_around_bytes`, unless changed).
+#[cfg(unix)]
+const FAULT_AROUND: usize = 64 << 10;
+
 /// Bytes of a model file.
 #[derive(Debug)]
 pub(super) enum Storage {
-    Map(Mmap),
+    Map {
+        map: Mmap,
+        /// The same file, for what is better copied than mapped.
+        file: File,
+    },
     Owned(Box<[u8]>),
 }
 
@@ -22,7 +31,7 @@ impl Deref for Storage {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Storage::Map(map) => map,
+            Storage::Map { map, .. } => map,
             Storage::Owned(bytes) => bytes,
         }
     }
@@ -52,18 +61,34 @@ impl Storage {
         // everything derived from them (offsets, lengths, UTF-8) is checked where it is used. `len` is the file's size now.
         let map = unsafe { MmapOptions::new().len(len).map_copy_read_only(&file) }.map_err(io("map"))?;
         debug_assert_eq!(map.len(), len);
-        Ok(Storage::Map(map))
+        Ok(Storage::Map { map, file })
     }
 
-    /// Gives back the memory of the pages of `at..at + len`; reading them again brings them back from the file. A hint:
-    /// failure is ignored.
+    /// Copies the bytes from `at` on to `out`. Where the system can, past the map: no page of it is touched, so none takes
+    /// memory or has to be given back, and a file that was shortened meanwhile is an error, not a signal.
+    pub(super) fn read(&self, at: usize, out: &mut [u8]) -> std::io::Result<()> {
+        #[cfg(unix)]
+        if let Storage::Map { file, .. } = self {
+            return std::os::unix::fs::FileExt::read_exact_at(file, out, at as u64);
+        }
+        let bytes = self.get(at..).and_then(|rest| rest.get(..out.len()));
+        out.copy_from_slice(bytes.ok_or(std::io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    /// Gives back the memory of the pages of `at..at + len`, and of those around that came with them; reading them again
+    /// brings them back from the file. A hint: failure is ignored.
     #[allow(unsafe_code)] // discards pages of the map
     pub(super) fn release(&self, at: usize, len: usize) {
         #[cfg(unix)]
-        if let Storage::Map(map) = self
+        if let Storage::Map { map, .. } = self
             && at.checked_add(len).is_some_and(|end| end <= map.len())
             && len > 0
         {
+            let base = map.as_ptr() as usize;
+            let before = ((base + at) % FAULT_AROUND).min(at);
+            let behind = (base + at + len).next_multiple_of(FAULT_AROUND) - (base + at + len);
+            let (at, len) = (at - before, (before + len + behind).min(map.len() - (at - before)));
             // SAFETY: the map is private, of a file, and never written to: a discarded page comes back with the file's bytes,
             // and slices of it stay valid.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, len) };
@@ -75,7 +100,7 @@ impl Storage {
     /// Asks the system to read `at..at + len` ahead. A hint: failure is ignored.
     pub(super) fn prefetch(&self, at: usize, len: usize) {
         #[cfg(unix)]
-        if let Storage::Map(map) = self
+        if let Storage::Map { map, .. } = self
             && at.checked_add(len).is_some_and(|end| end <= map.len())
             && len > 0
         {

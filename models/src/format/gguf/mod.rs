@@ -156,12 +156,35 @@ impl Gguf {
         })
     }
 
+    /// Copies a tensor's data from byte `at` on to `out`, without taking memory for pages of the map where the system allows.
+    /// For data that is read once.
+    ///
+    /// # Errors
+    /// When the tensor has no such bytes, or the file cannot be read (any more).
+    pub fn read(&self, tensor: &TensorInfo, at: usize, out: &mut [u8]) -> std::io::Result<()> {
+        let data = self.bytes(tensor).map_err(std::io::Error::other)?;
+        if at.checked_add(out.len()).is_none_or(|end| end > data.len()) {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        self.storage.read(tensor.offset as usize + at, out)
+    }
+
     /// Says that a tensor's data will not be read for some time: the memory of its pages is given back until then. A hint: does
     /// nothing where it is not available, or if `tensor` is not one of this file's.
     pub fn release(&self, tensor: &TensorInfo) {
         if let Ok(bytes) = self.bytes(tensor) {
             self.storage.release(tensor.offset as usize, bytes.len());
         }
+    }
+
+    /// As [`release`](Self::release), of the metadata.
+    pub fn release_metadata(&self) {
+        self.storage.release(0, self.layout.data_at as usize);
+    }
+
+    /// As [`release`](Self::release), of the whole file.
+    pub fn release_all(&self) {
+        self.storage.release(0, self.storage.len());
     }
 
     /// Asks the operating system to read all tensor data ahead; returns at once. Worth calling before a model is run, not

@@ -17,8 +17,7 @@ const HELP: &str = "/reset  forget the conversation\n/system TEXT  set the syste
 
 pub(super) fn chat(args: &ModelArgs, system: Option<&str>, sampling: &SamplingArgs) -> anyhow::Result<ExitCode> {
     let options = super::run::chat_options(sampling)?;
-    let model = load::model(&args.model)?;
-    let engine = load::engine(args, &model, sampling.speculate)?;
+    let (model, engine) = load::model_and_engine(args, sampling.speculate)?;
     let mut session = Session::new(engine, &model.tokenizer, model.spec.context_length)?;
     let stop = progress::interrupted();
     let mut lines = Lines::new()?;

@@ -32,9 +32,8 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let options = generate_options(args)?;
     let started = std::time::Instant::now();
-    let model = load::model(&args.model.model)?;
+    let (model, engine) = load::model_and_engine(&args.model, options.speculation)?;
     let ids = prompt_ids(&model, &prompt, args.system.as_deref(), args.raw)?;
-    let engine = load::engine(&args.model, &model, options.speculation)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     let mut session = Session::new(engine, &model.tokenizer, model.spec.context_length)?;
 
