@@ -191,19 +191,24 @@ impl PackedWeights {
         let PackedShape { dtype, rows, cols } = place.shape;
         let rows = piece.groups.start * ROW_GROUP..(piece.groups.end * ROW_GROUP).min(rows);
         let row_bytes = dtype.row_bytes(cols).expect("invariant: checked when memory was laid out");
-        let bytes = rows.len() * row_bytes;
-        if buffer.len() < bytes {
-            buffer.try_reserve_exact(bytes - buffer.len())?;
-            buffer.resize(bytes, 0);
+        let (file_bytes, group_bytes) = (rows.len() * row_bytes, place.group_bytes());
+        if buffer.len() < file_bytes + group_bytes {
+            buffer.try_reserve_exact(file_bytes + group_bytes - buffer.len())?;
+            buffer.resize(file_bytes + group_bytes, 0);
         }
-        let file = &mut buffer[..bytes];
+        let (file, packed) = buffer.split_at_mut(file_bytes);
+        let packed = &mut packed[..group_bytes];
         weights.read(piece.weight, rows.start * row_bytes, file)?;
-        let (group_bytes, groups) = (place.group_bytes(), piece.groups.len());
         let at = place.offset + piece.groups.start * group_bytes;
         // SAFETY: these groups belong to this thread; nobody reads them before the gang has come apart.
-        let out = unsafe { self.memory.slice_mut::<u8>(at, groups * group_bytes) };
-        let shape = PackedShape { rows: rows.len(), ..place.shape };
-        shape.pack(file, 0..groups, out).expect("invariant: lengths were checked when memory was laid out");
+        let out = unsafe { self.memory.slice_mut::<u8>(at, piece.groups.len() * group_bytes) };
+        for (rows, out) in file.chunks(ROW_GROUP * row_bytes).zip(out.chunks_exact_mut(group_bytes)) {
+            let shape = PackedShape { rows: rows.len() / row_bytes, ..place.shape };
+            // By way of the cache: packing writes four bytes here and there, and each line that is not in the cache would have
+            // to come from memory first. A copy writes whole lines: 296 -> 177 ns per KiB (Q4_1, 576 columns).
+            shape.pack(rows, 0..1, packed).expect("invariant: lengths were checked when memory was laid out");
+            out.copy_from_slice(packed);
+        }
         Ok(())
     }
 

@@ -207,9 +207,12 @@ impl Lowering<'_> {
     fn vector(&self, brick: &Brick, weight: WeightId) -> Result<Box<[f32]>, LowerError> {
         let info = self.graph.weight(weight);
         let mut out = vec![0.0; info.shape.cols * info.shape.rows].into_boxed_slice();
-        bricks::quant::decode_row(info.shape.dtype, self.weights.bytes(weight), &mut out).map_err(|e| {
-            LowerError::Weight { brick: brick.name.clone(), weight: info.name.clone(), reason: e.to_string() }
-        })?;
+        let error =
+            |reason: String| LowerError::Weight { brick: brick.name.clone(), weight: info.name.clone(), reason };
+        // Copied: from the map, each of them would bring its neighbourhood into memory.
+        let mut bytes = vec![0; self.weights.bytes(weight).len()];
+        self.weights.read(weight, 0, &mut bytes).map_err(|e| error(e.to_string()))?;
+        bricks::quant::decode_row(info.shape.dtype, &bytes, &mut out).map_err(|e| error(e.to_string()))?;
         Ok(out)
     }
 
