@@ -131,7 +131,7 @@ fn linear_kernels_of_all_formats() {
         let cols = if dtype.is_float() { 35 } else { dtype.block_len() };
         for (i, tokens) in [1, 3, 9].into_iter().enumerate() {
             // Formats differ in how they are unpacked, which one token shows; Miri takes minutes to multiply with each so often.
-            let several = [(DType::Q4_1, 3), (DType::Q5_0, 9), (DType::Q2_K, 3), (DType::F32, 3), (DType::F16, 9)];
+            let several = [(DType::Q4_1, 3), (DType::Q5_0, 9), (DType::F32, 3), (DType::F16, 9)];
             if cfg!(miri) && tokens > 1 && !several.contains(&(dtype, tokens)) {
                 continue;
             }
@@ -142,8 +142,8 @@ fn linear_kernels_of_all_formats() {
 
 #[test]
 fn linear_kernels_across_panels() {
-    // Panels have 768 inputs, of floats 128.
-    check_linear(DType::Q4_0, if cfg!(miri) { 8 } else { 18 }, if cfg!(miri) { 800 } else { 1600 }, 9, cuts(0));
+    // Panels have 768 inputs (256 under Miri), of floats 128.
+    check_linear(DType::Q4_0, if cfg!(miri) { 8 } else { 18 }, if cfg!(miri) { 288 } else { 1600 }, 9, cuts(0));
     check_linear(DType::F16, 18, if cfg!(miri) { 140 } else { 600 }, 2, cuts(2));
 }
 
@@ -167,18 +167,7 @@ fn groups_are_packed_one_by_one_and_side_by_side() {
         });
         let by_groups = PackedMatrix::new(shape, &memory[start..start + 2 * group]).unwrap();
         let whole = Packed::new(shape, &file).unwrap();
-        if cfg!(miri) && dtype.block_len() == 256 {
-            // What is packed is multiplied with in the other tests, too.
-            continue;
-        }
-        let x = values(cols);
-        let q8 = Q8Rows::from_values(cols.next_multiple_of(32), if dtype.is_float() { &[] } else { &x }).unwrap();
-        let acts = || if dtype.is_float() { Acts::F32(&x) } else { Acts::Q8((&q8).into()) };
-        let kernel = LinearKernel::new(dtype, SimdLevel::detect());
-        let (mut a, mut b) = ([f32::NAN; 18], [f32::NAN; 18]);
-        kernel.apply(&Matrix { weight: by_groups, bias: None }, acts(), &mut a).unwrap();
-        kernel.apply(&Matrix { weight: whole.matrix(), bias: None }, acts(), &mut b).unwrap();
-        assert_eq!(bits(&a), bits(&b), "{dtype}");
+        assert_eq!(by_groups.bytes(), whole.matrix().bytes(), "{dtype}");
     }
 }
 
@@ -337,7 +326,7 @@ fn rows(level: SimdLevel, n: usize) -> Vec<Named> {
 
 #[test]
 fn kernels_of_rows_with_and_without_tails() {
-    for n in [1, 16, 35, 64] {
+    for &n in if cfg!(miri) { &[1, 35][..] } else { &[1, 16, 35, 64] } {
         let expected = rows(SimdLevel::Scalar, n);
         for level in SimdLevel::available() {
             assert_eq!(rows(level, n), expected, "{level}, {n} values");

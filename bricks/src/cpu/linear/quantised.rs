@@ -14,8 +14,8 @@ use crate::cpu::simd::{Kernel, Simd};
 use crate::quant::q8::BLOCK;
 
 /// Most chunks of a panel: 768 inputs, whole blocks of every type. 18 KiB for 16 rows: unpacked weights stay in the first-level
-/// cache.
-const PANEL: usize = 24;
+/// cache. Fewer under Miri, so that small matrices take more than one.
+const PANEL: usize = if cfg!(miri) { 8 } else { 24 };
 
 /// Most tokens for which blocks are unpacked anew for every few of them, instead of once to a panel.
 const FEW: usize = 8;
