@@ -6,7 +6,7 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | the calls that are counted | [`cases`] |
+//! | the calls that are counted | [`cases()`] |
 //! | counting | [`callgrind`] |
 //! | the record, `<level>.toml` beside `src`, and the comparison with it | [`Snapshot`] |
 //! | the program | `src/main.rs` |
