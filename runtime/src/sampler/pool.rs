@@ -196,14 +196,15 @@ impl Pool<'_> {
                 (high < 0.0, low < 0.0)
             })
         };
-        match find(list, walk) {
-            Found::At(i) => list.get(i).map(|c| c.id),
+        let at = match find(list, walk) {
+            Found::At(i) => Some(i),
             // Rounding: the last candidate that has any weight. Everything is in order now.
-            _ => {
+            Found::Never | Found::Unclear => {
                 let best = best_of(list);
-                list.iter().rfind(|c| weight(c, best) > 0.0).map(|c| c.id)
+                list.iter().rposition(|c| weight(c, best) > 0.0)
             }
-        }
+        };
+        list.get(at?).map(|c| c.id)
     }
 }
 
@@ -307,7 +308,8 @@ fn best_of(list: &[Candidate]) -> f32 {
 fn at_least(logits: &[f32], floor: f32, out: &mut Vec<Candidate>) {
     out.clear();
     for (first, block) in (0u32..).step_by(TOGETHER).zip(logits.chunks(TOGETHER)) {
-        if block.iter().fold(false, |any, &x| any | (x >= floor)) {
+        // Counted, not asked for any: that would be a branch per logit.
+        if block.iter().filter(|&&x| x >= floor).count() > 0 {
             let ids = (first..).zip(block);
             out.extend(ids.filter(|&(_, &x)| x >= floor).map(|(id, &logit)| Candidate { id, logit }));
         }
