@@ -207,12 +207,11 @@ impl Lowering<'_> {
     fn vector(&self, brick: &Brick, weight: WeightId) -> Result<Box<[f32]>, LowerError> {
         let info = self.graph.weight(weight);
         let mut out = vec![0.0; info.shape.cols * info.shape.rows].into_boxed_slice();
-        let error =
-            |reason: String| LowerError::Weight { brick: brick.name.clone(), weight: info.name.clone(), reason };
         // Copied: from the map, each of them would bring its neighbourhood into memory.
         let mut bytes = vec![0; self.weights.bytes(weight).len()];
-        self.weights.read(weight, 0, &mut bytes).map_err(|e| error(e.to_string()))?;
-        bricks::quant::decode_row(info.shape.dtype, &bytes, &mut out).map_err(|e| error(e.to_string()))?;
+        let read = self.weights.read(weight, 0, &mut bytes).map_err(|e| e.to_string());
+        read.and_then(|()| bricks::quant::decode_row(info.shape.dtype, &bytes, &mut out).map_err(|e| e.to_string()))
+            .map_err(|reason| LowerError::Weight { brick: brick.name.clone(), weight: info.name.clone(), reason })?;
         Ok(out)
     }
 
