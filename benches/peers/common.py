@@ -52,10 +52,11 @@ def run(command, **options):
     return done.stdout
 
 
-def run_and_watch(command):
+def run_and_watch(command, env=None):
     """Standard output of a child, and the most memory it had at any time, in bytes."""
     with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True)
+        child = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True,
+                                 env=env)
         with child.stdout as stdout:
             out = stdout.read()
         # Not Popen.wait: the usage of this very child is wanted. The kernel counts in KiB, and from before the child's exec,

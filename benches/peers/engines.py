@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import statistics
 from pathlib import Path
 
@@ -54,6 +55,17 @@ class Setting:
         return [flag for flag, on in chosen.items() if on]
 
 
+def without_amx(args):
+    """Environments of both programs in which neither uses AMX: {} and {} unless --without-amx. Makes `no_amx.so` if need be."""
+    if not getattr(args, "without_amx", False):
+        return {}, {}
+    source, library = HERE / "no_amx.c", common.REPOSITORY / "target" / "peers" / "no_amx.so"
+    if not library.exists() or library.stat().st_mtime < source.stat().st_mtime:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        common.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source, "-ldl"])
+    return {"BRICK_SIMD": "avx512"}, {"LD_PRELOAD": str(library)}
+
+
 MARKS = "F: flash attention, R: repacked weights, C: file read, not mapped, –: none of them"
 
 
@@ -64,7 +76,8 @@ def brick(args, gguf, tests, threads):
         flags += [flag, ",".join(map(str, values)) or "0"]
     for flag, field in (("--depth", "depth"), ("--sequences", "sequences")):
         flags += [flag, ",".join(str(v) for v in sorted({getattr(t, field) for t in tests}))]
-    out, peak = common.run_and_watch([args.brick, "bench", gguf, *flags, "--repeat", args.repeat, "-t", threads, "--json"])
+    out, peak = common.run_and_watch([args.brick, "bench", gguf, *flags, "--repeat", args.repeat, "-t", threads, "--json"],
+                                    env=os.environ | without_amx(args)[0])
     report = json.loads(out)
     if report["build"]["debug_assertions"]:
         raise SystemExit("this brick has debug assertions: build it with --release")
@@ -79,7 +92,7 @@ def brick(args, gguf, tests, threads):
 def llama(args, setting, gguf, tests, threads):
     documents = json.dumps([dataclasses.asdict(t) for t in tests])
     out = common.run([args.python, HERE / "llama_worker.py", gguf, "--threads", threads, "--repeat", args.repeat,
-                      "--tests", documents, *setting.flags])
+                      "--tests", documents, *setting.flags], env=os.environ | without_amx(args)[1])
     report = json.loads(out)
     result = {t.name: statistics.median(row["tok_s"]) for t, row in zip(tests, report["rows"])}
     return result | {LOAD: report["load_ms"] + report["first_forward_ms"], PEAK: report["peak_bytes"] / gguf.stat().st_size,
@@ -109,9 +122,11 @@ def settings(args, gguf, figures):
 
 def perplexities(args, gguf, setting, text):
     """Of both programs, on the same tokens, by the same method."""
-    ours = json.loads(common.run([args.brick, "perplexity", gguf, "--file", text, "-t", args.threads, "--json"]))
+    ours = json.loads(common.run([args.brick, "perplexity", gguf, "--file", text, "-t", args.threads, "--json"],
+                                 env=os.environ | without_amx(args)[0]))
     theirs = json.loads(common.run([args.python, HERE / "llama_worker.py", gguf, "--threads", args.threads,
-                                    "--perplexity", text, *setting.flags]))
+                                    "--perplexity", text, *setting.flags],
+                                   env=os.environ | without_amx(args)[1]))
     with open(text, "rb") as file:
         ids = common.run([args.brick, "tokenize", gguf, "--ids", "--bos", "--no-special"], stdin=file)
     if common.text_sha256(ids.strip()) != theirs["ids_sha256"]:

@@ -213,6 +213,7 @@ def main():
     parser.add_argument("experiment", choices=EXPERIMENTS, nargs="?", default="speed", metavar="EXPERIMENT",
                         help="; ".join(f"{k}: {e.about}" for k, e in EXPERIMENTS.items()) + " [default: speed]")
     parser.add_argument("--models", metavar="NAME,…", help=f"of {', '.join(ALL)}, names brick knows, or paths")
+    parser.add_argument("--without-amx", action="store_true", help="neither program uses AMX: both as on a processor that has none")
     parser.add_argument("--rounds", type=int, help="[default: " + ", ".join(f"{k} {e.rounds}" for k, e in EXPERIMENTS.items()) + "]")
     add_options(parser)
     args = parser.parse_args()
@@ -221,8 +222,9 @@ def main():
     models = args.models.split(",") if args.models else experiment.models
     chosen = f" --models {','.join(Path(m).name for m in models)}" if args.models else ""
     command = (f"benches/peers/matrix.py {args.experiment}{chosen} --rounds {args.rounds or experiment.rounds} "
-               f"--threads {args.threads} --repeat {args.repeat} --nice {args.nice}")
-    run(args, f"brick and llama.cpp: {experiment.about}, {args.threads} threads", command, experiment, models)
+               f"--threads {args.threads} --repeat {args.repeat} --nice {args.nice}{' --without-amx' * args.without_amx}")
+    without = ", both without AMX" if args.without_amx else ""
+    run(args, f"brick and llama.cpp: {experiment.about}, {args.threads} threads{without}", command, experiment, models)
 
 
 if __name__ == "__main__":
