@@ -21,6 +21,10 @@ pub enum Family {
     Profiler,
     /// The execution graph (F111-G–F127-G).
     ExecutionGraph,
+    /// Time by level of the memory hierarchy (F371–F378).
+    Tile,
+    /// Scores, and that profiles are measured (M011–M020, F-PROF).
+    Scoring,
     /// Structure of loaded models (SF-1–SF-6).
     Structure,
     /// Mistakes that others made and that must not come back (TRAP-01–TRAP-31).
@@ -29,8 +33,17 @@ pub enum Family {
 
 impl Family {
     /// Every family, in the order of the board.
-    pub const ALL: [Family; 7] =
-        [Self::Brick, Self::Budget, Self::Backend, Self::Profiler, Self::ExecutionGraph, Self::Structure, Self::Trap];
+    pub const ALL: [Family; 9] = [
+        Self::Brick,
+        Self::Budget,
+        Self::Backend,
+        Self::Profiler,
+        Self::ExecutionGraph,
+        Self::Tile,
+        Self::Scoring,
+        Self::Structure,
+        Self::Trap,
+    ];
 
     /// The name used in every report.
     pub const fn name(self) -> &'static str {
@@ -40,6 +53,8 @@ impl Family {
             Self::Backend => "backend correctness",
             Self::Profiler => "profiler",
             Self::ExecutionGraph => "execution graph",
+            Self::Tile => "tiles",
+            Self::Scoring => "scores",
             Self::Structure => "model structure",
             Self::Trap => "correctness traps",
         }

@@ -1,10 +1,12 @@
 //! Running models in experiments.
 
-use brick_profiler::{NoRecord, Phase, Recorder};
-use brick_runtime::engine::{NoObserver, Observer};
+use brick_profiler::budget::{BudgetTable, Roofline};
+use brick_profiler::profile::{BuildInfo, ModelInfo, RunInfo};
+use brick_profiler::{BrickProfiler, Clock, Machine, NoRecord, Phase, Profile, ProfileInputs, Recorder};
+use brick_runtime::engine::{NoObserver, Observer, default_threads};
 use brick_runtime::{Batch, Engine, EngineOptions, Model, Row};
-use bricks::Extent;
 use bricks::reference::argmax;
+use bricks::{BudgetPolicy, Extent};
 
 use crate::claim::{Refusal, require_some};
 
@@ -130,6 +132,9 @@ pub struct Told {
 
 impl Recorder for Told {
     const ENABLED: bool = true;
+    type Arrivals = ();
+
+    fn arrivals(&self) {}
 
     fn begin_forward(&mut self, _: &Extent, _: Phase) {
         self.forwards.0 += 1;
@@ -156,4 +161,46 @@ pub fn told(model: &Model, ids: &[u32]) -> Result<(Told, usize), Refusal> {
     let mut told = Told::default();
     engine.forward_observed(&batch, &mut told, &mut NoObserver)?;
     Ok((told, engine.plan().steps.len()))
+}
+
+/// A profile of a model on this machine, against its roofline: a prompt of 32 tokens and 24 decoded ones, after a warm-up.
+///
+/// # Errors
+/// Falsified if the engine fails.
+pub fn profile(model: &Model, machine: &Machine) -> Result<Profile, Refusal> {
+    const PROMPT: usize = 32;
+    const DECODED: usize = 24;
+    let mut engine: Engine =
+        model.engine(&EngineOptions { threads: default_threads(), ..options(PROMPT + DECODED + 1, PROMPT) })?;
+    let steps = engine.plan().info.clone();
+    let mut recorder = BrickProfiler::new(&steps, DECODED).with_threads(engine.threads());
+    for warm in [true, false] {
+        recorder.set_enabled(!warm);
+        let sequence = engine.new_sequence()?;
+        let mut batch = Batch::with_capacity(PROMPT);
+        for position in 0..PROMPT {
+            batch.push(Row { token: position as u32 + 1, position, sequence, wanted: position + 1 == PROMPT });
+        }
+        engine.forward(&batch, &mut recorder)?;
+        for position in PROMPT..PROMPT + DECODED {
+            batch.clear();
+            batch.push(Row { token: 7, position, sequence, wanted: true });
+            engine.forward(&batch, &mut recorder)?;
+        }
+        engine.kv_mut().release(sequence)?;
+    }
+    let threads = engine.threads();
+    let budgets = BudgetTable::Roofline(Box::new(Roofline::new(machine, &steps, threads)));
+    let inputs = ProfileInputs {
+        model: ModelInfo { name: "real".into(), ..ModelInfo::default() },
+        build: BuildInfo::current(),
+        run: RunInfo { backend: "cpu".into(), threads, sequences: 1, ..RunInfo::default() },
+        clock: Clock::precision(),
+        machine: Some(machine),
+        budgets: Some(&budgets),
+        policy: BudgetPolicy::Report,
+        counters: None,
+        timeline: DECODED,
+    };
+    Ok(Profile::new(&mut recorder, inputs))
 }

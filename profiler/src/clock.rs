@@ -10,12 +10,21 @@ use serde::{Deserialize, Serialize};
 pub trait TimeSource {
     /// Nanoseconds since the origin; never decreases.
     fn now_ns(&self) -> u64;
+
+    /// A clock with the same origin that any thread may read, if there is one.
+    fn shared(&self) -> Option<Clock> {
+        None
+    }
 }
 
 impl<T: TimeSource + ?Sized> TimeSource for &T {
     #[inline(always)]
     fn now_ns(&self) -> u64 {
         T::now_ns(self)
+    }
+
+    fn shared(&self) -> Option<Clock> {
+        T::shared(self)
     }
 }
 
@@ -59,6 +68,10 @@ impl TimeSource for Clock {
     fn now_ns(&self) -> u64 {
         // u64 nanoseconds last 584 years.
         self.origin.elapsed().as_nanos() as u64
+    }
+
+    fn shared(&self) -> Option<Clock> {
+        Some(*self)
     }
 }
 

@@ -33,6 +33,8 @@
 //!     machine: None,
 //!     budgets: None,
 //!     policy: BudgetPolicy::Report,
+//!     counters: None,
+//!     timeline: Profile::TIMELINE,
 //! });
 //! assert_eq!(profile.phases[0].measured.forwards, 3);
 //! println!("{}", profile.to_text(&ReportOptions::default()));
@@ -47,27 +49,34 @@
 //! | [`profile`] | the recording as data; its JSON Schema |
 //! | [`Style`], [`ReportOptions`] | the same as text and Markdown |
 //! | [`exec_graph`] | what called, contained and launched what |
+//! | [`diff`], [`paired`] | two profiles side by side; ratios of pairs and their intervals |
+//! | [`score`], [`tiles`] | points and grades; time by level of the memory hierarchy |
 
 #![forbid(unsafe_code)]
 
 pub mod budget;
 mod clock;
+pub mod diff;
 pub mod exec_graph;
 pub mod machine;
 pub mod profile;
 mod record;
 mod report;
+pub mod score;
 mod stats;
 mod step;
 #[cfg(test)]
 mod testing;
+pub mod tiles;
 
 pub use budget::{BudgetTable, BudgetViolation, StepBudgets};
 pub use clock::{Clock, ClockPrecision, ManualClock, TimeSource};
 pub use exec_graph::ExecutionGraph;
 pub use machine::Machine;
 pub use profile::{Profile, ProfileInputs};
-pub use record::{BrickProfiler, ForwardSample, NoRecord, PhaseTotals, Recorder, SyncMode, Work};
+pub use record::{
+    Arrivals, BrickProfiler, ForwardSample, NoRecord, PhaseTotals, Recorder, Stamps, SyncMode, ThreadTime, Work,
+};
 pub use report::{ReportOptions, Style};
-pub use stats::{Summary, Totals};
+pub use stats::{Summary, Totals, paired};
 pub use step::{Phase, StepInfo};

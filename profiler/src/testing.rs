@@ -8,7 +8,7 @@ use crate::budget::{BudgetTable, Roofline};
 use crate::clock::{ClockPrecision, ManualClock};
 use crate::machine::Machine;
 use crate::machine::tests::machine;
-use crate::profile::{BuildInfo, ModelInfo, Profile, ProfileInputs, RunInfo};
+use crate::profile::{BuildInfo, ModelInfo, Profile, ProfileInputs, PromptKind, RunInfo};
 use crate::record::{BrickProfiler, Recorder, SyncMode};
 use crate::step::{Phase, StepInfo};
 
@@ -166,14 +166,26 @@ pub(crate) fn profile_against(
             quantization: Some("Q4_K".into()),
             file_bytes: Some(1_000_000),
             sha256: None,
+            graph_hash: Some("5eed".into()),
         },
-        build: BuildInfo { version: "0.1.0".into(), target: "x86_64-linux".into(), debug_assertions: false },
+        build: BuildInfo {
+            version: "0.1.0".into(),
+            target: "x86_64-linux".into(),
+            debug_assertions: false,
+            git: Some("0123abcd".into()),
+            rustc: Some("1.90.0".into()),
+            features: vec![],
+        },
         run: RunInfo {
             backend: "cpu avx512-vnni".into(),
             threads: 2,
             sequences: 1,
+            prompt: PromptKind::Synthetic,
             prompt_tokens: 16,
             generated_tokens: 5,
+            batch_rows: 512,
+            context: 64,
+            kv_type: Some("f16".into()),
             warmup_forwards: 0,
             timestamp: Some("2026-01-02T03:04:05Z".into()),
         },
@@ -181,6 +193,8 @@ pub(crate) fn profile_against(
         machine,
         budgets,
         policy: BudgetPolicy::Report,
+        counters: None,
+        timeline: 3,
     };
     Profile::new(recording, inputs)
 }

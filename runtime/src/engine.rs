@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use brick_graphs::{Graph, WeightId};
 use brick_profiler::machine::CpuTopology;
-use brick_profiler::{NoRecord, Phase, Recorder};
+use brick_profiler::{Arrivals, NoRecord, Phase, Recorder};
 use bricks::Op;
 use bricks::cpu::SimdLevel;
 use bricks::cpu::attention::{KvLayout, KvType};
@@ -399,10 +399,12 @@ impl Engine {
         let (wanted, kv) = (&self.wanted, &mut self.kv);
         let call = Call::new(&self.plan, &self.arena, weights, batch.rows(), wanted, kv, &self.tiling);
         let call = &call;
+        let arrivals = &recorder.arrivals();
         self.gang.run(
             |m| {
                 for (i, step) in call.plan.steps.iter().enumerate() {
                     call.step(step, m);
+                    arrivals.arrive(m.index(), i);
                     m.barrier();
                     recorder.step_done(i);
                     if O::ENABLED {
@@ -417,8 +419,9 @@ impl Engine {
                 }
             },
             |m: &Member<'_>| {
-                for step in &call.plan.steps {
+                for (i, step) in call.plan.steps.iter().enumerate() {
                     call.step(step, m);
+                    arrivals.arrive(m.index(), i);
                     m.barrier();
                     if O::ENABLED {
                         m.barrier();

@@ -7,7 +7,9 @@ mod execution_graph;
 mod fixtures;
 mod package;
 mod profiler;
+mod scoring;
 mod structure;
+mod tiles;
 mod traps;
 
 use crate::claim::Claim;
@@ -21,6 +23,8 @@ pub fn registry() -> Vec<Claim> {
         backend::CLAIMS,
         profiler::CLAIMS,
         execution_graph::CLAIMS,
+        tiles::CLAIMS,
+        scoring::CLAIMS,
         structure::CLAIMS,
         traps::CLAIMS,
     ]

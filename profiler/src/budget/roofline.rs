@@ -3,7 +3,7 @@
 use bricks::{BudgetOrigin, Cost, Extent, Op, TokenBudget};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{Bandwidth, Machine, MemoryLevel};
+use crate::machine::{Bandwidth, Machine, MemoryLevel, PerThreads};
 use crate::step::StepInfo;
 
 /// Derives budgets from the machine's measured limits:
@@ -26,6 +26,9 @@ pub struct Roofline {
     weight_bytes: u64,
     stream: Option<Bandwidth>,
 }
+
+/// Rows of a tile of the matrix unit.
+const TILE_ROWS: u64 = 16;
 
 /// What limits a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +98,14 @@ impl Roofline {
         b.gb_s.at(self.threads, self.machine.measured.threads)
     }
 
+    /// Integer multiply-adds in 10⁹ operations per second: of the matrix unit where the kernels use one, of the vector unit otherwise.
+    pub fn int8_peak(machine: &Machine, threads: usize) -> f64 {
+        let limits = &machine.measured;
+        let at = |p: &PerThreads| p.at(threads, limits.threads);
+        let tiles = limits.tile_int8_gop_s.as_ref().filter(|_| machine.fingerprint.simd == "amx");
+        at(&limits.int8_gop_s).max(tiles.map_or(0.0, at))
+    }
+
     /// Least time of one call, without efficiency and barrier.
     pub fn bound(&self, step: &StepInfo, extent: &Extent) -> Bound {
         let Cost { weight_bytes, read_bytes, write_bytes, int_ops, flops } = step.cost(extent);
@@ -107,7 +118,13 @@ impl Roofline {
         let us = |amount: u64, giga_per_s: f64| if amount == 0 { 0.0 } else { amount as f64 / (giga_per_s * 1e3) };
         let moved = |bytes, level: Option<&Bandwidth>| level.map_or(0.0, |b| us(bytes, self.gb_s(b)));
         let memory = moved(streamed, self.stream.as_ref()) + moved(local, self.machine.level_for(local));
-        let int8 = us(int_ops, limits.int8_gop_s.at(self.threads, limits.threads));
+        // Tiles are for batches: a vector has nothing to fill their rows with.
+        let int8_peak = if extent.tokens >= TILE_ROWS {
+            Self::int8_peak(&self.machine, self.threads)
+        } else {
+            limits.int8_gop_s.at(self.threads, limits.threads)
+        };
+        let int8 = us(int_ops, int8_peak);
         let f32 = us(flops, limits.f32_gflop_s.at(self.threads, limits.threads));
         let all = [(memory, Resource::Memory), (int8, Resource::Int8), (f32, Resource::F32)];
         let (us, resource) = all.into_iter().fold(all[0], |a, b| if b.0 > a.0 { b } else { a });
@@ -128,7 +145,7 @@ impl Roofline {
         });
         format!(
             "roofline: {stream}int8 {:.0} GOP/s, f32 {:.0} GFLOP/s, {} thread{}, efficiency {}, barrier {:.2} µs",
-            limits.int8_gop_s.at(self.threads, limits.threads),
+            Self::int8_peak(&self.machine, self.threads),
             limits.f32_gflop_s.at(self.threads, limits.threads),
             self.threads,
             if self.threads == 1 { "" } else { "s" },

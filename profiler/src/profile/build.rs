@@ -4,11 +4,11 @@ use bricks::{BrickCategory, BrickKind, BudgetPolicy, Cost, Extent, TokenBudget};
 
 use super::verdict::{bottleneck, share_of_budget};
 use super::{
-    BudgetInfo, BuildInfo, CategoryRow, Flag, KindRow, LayerRow, ModelInfo, PhaseDerived, PhaseMeasured, PhaseProfile,
-    Profile, RecorderDerived, RecorderInfo, RecorderMeasured, RowDerived, RowMeasured, RunInfo, StepRow, TimeDerived,
-    TimeMeasured, WorkRates,
+    BatchRow, BoundShare, BudgetInfo, BuildInfo, CategoryRow, Counters, Flag, ForwardRow, KindRow, LayerRow, ModelInfo,
+    PhaseDerived, PhaseMeasured, PhaseProfile, Profile, RecorderDerived, RecorderInfo, RecorderMeasured, RowDerived,
+    RowMeasured, RunInfo, StepRow, ThreadRow, ThreadsMeasured, TimeDerived, TimeMeasured, WorkRates,
 };
-use crate::budget::{BudgetTable, Roofline, StepBudgets};
+use crate::budget::{BudgetTable, Resource, Roofline, StepBudgets};
 use crate::clock::{ClockPrecision, TimeSource};
 use crate::machine::Machine;
 use crate::record::{BrickProfiler, PhaseTotals};
@@ -32,6 +32,10 @@ pub struct ProfileInputs<'a> {
     pub budgets: Option<&'a BudgetTable>,
     /// What happens when one is exceeded. With [`BudgetPolicy::Off`] budgets are not looked at.
     pub policy: BudgetPolicy,
+    /// What the processor counted while forward calls were recorded, if it was asked.
+    pub counters: Option<Counters>,
+    /// How many forward calls of each phase the timeline has at most, usually [`Profile::TIMELINE`].
+    pub timeline: usize,
 }
 
 impl Profile {
@@ -41,7 +45,9 @@ impl Profile {
         let recording = &*recording;
         let budgets = inputs.budgets.filter(|_| inputs.policy != BudgetPolicy::Off);
         let limits = inputs.machine.map(|m| Roofline::new(m, recording.steps(), inputs.run.threads));
-        let shared = Shared { recording, budgets, limits, clock: inputs.clock };
+        let kept = Phase::ALL.into_iter().flat_map(|p| recording.samples(p));
+        let begin_ns = kept.map(|s| s.begin_ns()).min().unwrap_or(0);
+        let shared = Shared { recording, budgets, limits, clock: inputs.clock, timeline: inputs.timeline, begin_ns };
         let phases: Vec<_> = Phase::ALL.into_iter().filter_map(|p| shared.phase(p)).collect();
         let wall_us: f64 = phases.iter().map(|p| p.measured.wall_us).sum();
         let clock_us = recording.clock_reads() as f64 * inputs.clock.read_ns / 1e3;
@@ -59,6 +65,7 @@ impl Profile {
                     clock_reads: recording.clock_reads(),
                     aborted_forwards: recording.aborted_forwards(),
                     ignored_calls: recording.ignored_calls(),
+                    counters: inputs.counters,
                 },
                 derived: RecorderDerived { clock_overhead: ratio(clock_us, wall_us) },
             },
@@ -82,6 +89,10 @@ struct Shared<'a, T: TimeSource> {
     budgets: Option<&'a BudgetTable>,
     limits: Option<Roofline>,
     clock: ClockPrecision,
+    /// Most forward calls in a timeline.
+    timeline: usize,
+    /// When the first call that is kept began.
+    begin_ns: u64,
 }
 
 /// What every row of one phase needs.
@@ -90,6 +101,8 @@ struct InPhase {
     tokens: u64,
     /// Time that shares are fractions of.
     total_ns: u64,
+    /// Mean size of a forward call.
+    extent: Extent,
     budgets: Option<StepBudgets>,
 }
 
@@ -104,6 +117,7 @@ impl<T: TimeSource> Shared<'_, T> {
             phase,
             tokens: totals.extent.tokens,
             total_ns: totals.steps_ns.saturating_add(totals.external_ns),
+            extent,
             budgets: self.budgets.map(|b| StepBudgets::new(b, self.recording.steps(), phase, &extent)),
         };
         let wall = self.samples(phase, |s| Some(s.wall_ns()));
@@ -120,36 +134,35 @@ impl<T: TimeSource> Shared<'_, T> {
                 gap_us: us(totals.gap_ns),
                 us_per_token: wall,
             },
-            derived: self.phase_derived(&here, &totals, extent, wall.as_ref()),
+            derived: self.phase_derived(&here, &totals, wall.as_ref()),
             slowest_kind: bottleneck(kinds.iter().map(|r| (r.kind.name(), None, &r.measured, &r.derived))),
             slowest_step: bottleneck(steps.iter().map(|r| (r.name.as_str(), r.layer, &r.measured, &r.derived))),
             categories: self.categories(&here),
             layers: self.layers(&here),
             kinds,
             steps,
+            threads: self.threads(phase),
+            batches: self.batches(phase),
+            timeline: self.timeline(phase),
         })
     }
 
-    fn phase_derived(
-        &self,
-        here: &InPhase,
-        totals: &PhaseTotals,
-        mean_extent: Extent,
-        us_per_token: Option<&Summary>,
-    ) -> PhaseDerived {
+    fn phase_derived(&self, here: &InPhase, totals: &PhaseTotals, us_per_token: Option<&Summary>) -> PhaseDerived {
         let cost = self.cost(here, |_| true);
         let calls: u64 = (0..self.recording.steps().len()).map(|i| self.calls(here, i)).sum();
         let (wall, tokens) = (totals.wall.sum_ns as f64, totals.extent.tokens as f64);
         let work = work_rates(&cost, here.tokens, totals.steps_ns);
         let (budget, verdict) = share_of_budget(here.budgets.as_ref().and_then(StepBudgets::total), us_per_token);
+        let bound = self.bound(here, |i| self.calls(here, i) > 0, totals.steps_ns);
         PhaseDerived {
-            mean_extent,
+            mean_extent: here.extent,
             tokens_per_s: ratio(tokens * 1e9, wall),
             tokens_per_s_with_gaps: ratio(tokens * 1e9, wall + totals.gap_ns as f64),
             coverage: ratio(totals.steps_ns as f64, wall),
             bricks_per_s: ratio(calls as f64 * 1e9, wall),
             flags: self.rate_flags(&work),
             work,
+            bound,
             budget,
             verdict,
         }
@@ -193,8 +206,11 @@ impl<T: TimeSource> Shared<'_, T> {
                 (true, _) => self.budgets.and_then(|b| b.external(kind, here.phase)),
                 (false, true) => None,
             };
-            let cost = self.cost(here, |i| steps[i].kind == kind);
-            let (measured, derived) = self.row(here, &totals, samples, &cost, budget);
+            let member = |i: usize| steps[i].kind == kind;
+            let (mut measured, mut derived) = self.row(here, &totals, samples, &self.cost(here, member), budget);
+            measured.histogram = self.recording.kind_histogram(here.phase, kind);
+            measured.threads = self.threads_of(here.phase, members.iter().copied());
+            derived.bound = if has_external { None } else { self.bound(here, member, totals.sum_ns) };
             rows.push(KindRow { kind, measured, derived });
         }
         rows
@@ -207,7 +223,9 @@ impl<T: TimeSource> Shared<'_, T> {
             let samples = self.samples(here.phase, |s| s.slot_ns(i));
             let cost = self.cost(here, |j| i == j);
             let budget = here.budgets.as_ref().and_then(|b| b.get(i));
-            let (measured, derived) = self.row(here, &totals, samples, &cost, budget);
+            let (mut measured, mut derived) = self.row(here, &totals, samples, &cost, budget);
+            measured.threads = self.threads_of(here.phase, std::iter::once(i));
+            derived.bound = self.bound(here, |j| i == j, totals.sum_ns);
             Some(StepRow {
                 name: step.name.clone(),
                 kind: step.kind,
@@ -244,8 +262,82 @@ impl<T: TimeSource> Shared<'_, T> {
             max_us: us(totals.max_ns),
             mean_us_per_token: us(totals.sum_ns) / here.tokens.max(1) as f64,
             us_per_token: samples,
+            histogram: None,
+            threads: None,
         };
-        (measured, RowDerived { share, work, budget, verdict, flags })
+        (measured, RowDerived { share, work, bound: None, budget, verdict, flags })
+    }
+
+    /// Least time of the chosen steps in a mean forward call, and `ns`, the time all their calls took, against it.
+    fn bound(&self, here: &InPhase, chosen: impl Fn(usize) -> bool, ns: u64) -> Option<BoundShare> {
+        let limits = self.limits.as_ref()?;
+        let mut by_resource: Vec<(Resource, f64)> = Vec::new();
+        for (i, step) in self.recording.steps().iter().enumerate().filter(|(i, _)| chosen(*i)) {
+            let bound = limits.bound(step, &here.extent);
+            // Not every step runs in every call (an LM head without wanted rows).
+            let us = bound.us * self.calls(here, i) as f64;
+            match by_resource.iter_mut().find(|(r, _)| *r == bound.resource) {
+                Some((_, sum)) => *sum += us,
+                None => by_resource.push((bound.resource, us)),
+            }
+        }
+        let all: f64 = by_resource.iter().map(|(_, us)| us).sum();
+        let (resource, _) = by_resource.into_iter().reduce(|a, b| if b.1 > a.1 { b } else { a })?;
+        let fraction = ratio(all, us(ns))?;
+        Some(BoundShare { us_per_token: all / here.tokens.max(1) as f64, resource, fraction })
+    }
+
+    fn threads(&self, phase: Phase) -> Vec<ThreadRow> {
+        let all = self.threads_of(phase, 0..self.recording.steps().len());
+        let rows = all.into_iter().flat_map(|t| t.busy_us.into_iter().zip(t.wait_us)).enumerate();
+        rows.map(|(thread, (busy_us, wait_us))| ThreadRow { thread, busy_us, wait_us }).collect()
+    }
+
+    /// Times of the threads in these steps together.
+    fn threads_of(&self, phase: Phase, steps: impl Iterator<Item = usize>) -> Option<ThreadsMeasured> {
+        let n = self.recording.threads();
+        let (mut busy, mut wait) = (vec![0u64; n], vec![0u64; n]);
+        for time in steps.map(|i| self.recording.step_threads(phase, i)) {
+            for (thread, t) in time.iter().enumerate() {
+                busy[thread] = busy[thread].saturating_add(t.busy_ns);
+                wait[thread] = wait[thread].saturating_add(t.wait_ns);
+            }
+        }
+        let in_us = |ns: Vec<u64>| ns.into_iter().map(us).collect();
+        (n > 0).then(|| ThreadsMeasured { busy_us: in_us(busy), wait_us: in_us(wait) })
+    }
+
+    fn batches(&self, phase: Phase) -> Vec<BatchRow> {
+        let mut sizes: Vec<u64> = self.recording.samples(phase).map(|s| s.extent().tokens).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        let row = |tokens: u64| {
+            let us_per_token = self.samples(phase, |s| (s.extent().tokens == tokens).then(|| s.wall_ns()))?;
+            Some(BatchRow { tokens, forwards: us_per_token.samples, us_per_token })
+        };
+        sizes.into_iter().filter_map(row).collect()
+    }
+
+    fn timeline(&self, phase: Phase) -> Vec<ForwardRow> {
+        // The slots that have a row.
+        let ran: Vec<usize> = if self.recording.mode().times_steps() {
+            let calls = |i: &usize| self.recording.step_totals(phase, *i).is_some_and(|t| t.count > 0);
+            (0..self.recording.slots()).filter(calls).collect()
+        } else {
+            let segments = self.recording.segment_totals(phase).enumerate();
+            segments.filter(|(_, (_, t))| t.count > 0).map(|(i, _)| i).collect()
+        };
+        let kept = self.recording.samples(phase).count();
+        let last = self.recording.samples(phase).skip(kept.saturating_sub(self.timeline));
+        last.map(|s| ForwardRow {
+            begin_us: us(s.begin_ns().saturating_sub(self.begin_ns)),
+            wall_us: us(s.wall_ns()),
+            gap_us: us(s.gap_ns()),
+            tokens: s.extent().tokens,
+            context: s.extent().context,
+            steps_us: ran.iter().map(|&i| s.slot_ns(i).map(us)).collect(),
+        })
+        .collect()
     }
 
     fn categories(&self, here: &InPhase) -> Vec<CategoryRow> {
@@ -276,7 +368,7 @@ impl<T: TimeSource> Shared<'_, T> {
             Some((_, gb_s)) if 2.0 * work.weight_bytes_per_token > work.bytes_per_token => gb_s,
             _ => limits.machine().peak_gb_s(threads),
         };
-        let int8 = machine.int8_gop_s.at(threads, machine.threads);
+        let int8 = Roofline::int8_peak(limits.machine(), threads);
         let f32 = machine.f32_gflop_s.at(threads, machine.threads);
         let above = |rate: Option<f64>, limit: f64| rate.is_some_and(|r| r > limit * TOLERANCE);
         let mut flags = Vec::new();

@@ -37,7 +37,7 @@ impl Profile {
     /// # Errors
     /// Never with a profile made by this crate: all figures are finite.
     pub fn to_json(&self) -> serde_json::Result<String> {
-        serde_json::to_string_pretty(self)
+        super::json::to_string(self)
     }
 
     /// Reads what [`to_json`](Self::to_json) wrote; `file` is its name in errors.

@@ -6,10 +6,14 @@
 //! | module | content |
 //! | --- | --- |
 //! | `build` | from recorder to profile |
+//! | `parts` | timeline, threads, batch sizes, distance from the roofline |
+//! | `json` | JSON with one line per object, and back |
 //! | `verdict` | budgets kept and exceeded, bottlenecks, figures that cannot be true |
 
 mod build;
+mod json;
 mod load;
+mod parts;
 mod verdict;
 
 #[cfg(test)]
@@ -20,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use build::ProfileInputs;
 pub use load::ProfileError;
+pub use parts::{BatchRow, BoundShare, Counters, ForwardRow, Histogram, ThreadRow, ThreadsMeasured};
 
 use crate::clock::ClockPrecision;
 use crate::machine::Machine;
@@ -61,8 +66,10 @@ pub struct ModelInfo {
     pub quantization: Option<String>,
     /// Size of the file.
     pub file_bytes: Option<u64>,
-    /// Hash of the file.
+    /// SHA-256 of the file.
     pub sha256: Option<String>,
+    /// Hash of the graph that ran, after fusion, as `brick graph` shows it: equal hashes, equal bricks.
+    pub graph_hash: Option<String>,
 }
 
 /// The program that ran it.
@@ -75,15 +82,24 @@ pub struct BuildInfo {
     pub target: String,
     /// Whether debug assertions are on; then times say little.
     pub debug_assertions: bool,
+    /// Commit the program was built from.
+    pub git: Option<String>,
+    /// Compiler.
+    pub rustc: Option<String>,
+    /// Cargo features that are on.
+    pub features: Vec<String>,
 }
 
 impl BuildInfo {
-    /// This program.
+    /// This program, as far as this crate knows it: commit and compiler are for the program to add.
     pub fn current() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
             debug_assertions: cfg!(debug_assertions),
+            git: None,
+            rustc: None,
+            features: vec![],
         }
     }
 }
@@ -98,14 +114,33 @@ pub struct RunInfo {
     pub threads: usize,
     /// Sequences in a batch.
     pub sequences: u64,
+    /// Whether the prompt was a text, or tokens made up for the purpose.
+    pub prompt: PromptKind,
     /// Tokens of the prompt.
     pub prompt_tokens: u64,
     /// Tokens generated.
     pub generated_tokens: u64,
+    /// Rows of the largest batch: a longer prompt is cut.
+    pub batch_rows: u64,
+    /// Positions a sequence may have.
+    pub context: u64,
+    /// Element type of the KV cache, e.g. `f16`.
+    pub kv_type: Option<String>,
     /// Forward calls before the recording began.
     pub warmup_forwards: u64,
     /// When, ISO 8601 in UTC.
     pub timestamp: Option<String>,
+}
+
+/// What was computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptKind {
+    /// Tokens that stand for any: what a prompt says makes no difference to its cost.
+    #[default]
+    Synthetic,
+    /// A text.
+    Text,
 }
 
 /// Where the budgets come from.
@@ -133,7 +168,7 @@ pub struct RecorderInfo {
 }
 
 /// Counters of the recorder.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecorderMeasured {
     /// The clock.
@@ -144,6 +179,8 @@ pub struct RecorderMeasured {
     pub aborted_forwards: u64,
     /// Calls that made no sense; 0 unless the scheduler has a bug.
     pub ignored_calls: u64,
+    /// What the processor counted over everything recorded, and over the time between; `None` if it was not asked.
+    pub counters: Option<Counters>,
 }
 
 /// What recording cost.
@@ -176,6 +213,12 @@ pub struct PhaseProfile {
     pub layers: Vec<LayerRow>,
     /// Steps, in the order of the plan. Empty if steps were not timed.
     pub steps: Vec<StepRow>,
+    /// Threads of the gang. Empty if their arrivals were not recorded.
+    pub threads: Vec<ThreadRow>,
+    /// Batch sizes, ascending.
+    pub batches: Vec<BatchRow>,
+    /// The last forward calls, oldest first.
+    pub timeline: Vec<ForwardRow>,
 }
 
 /// Totals of a phase.
@@ -214,6 +257,8 @@ pub struct PhaseDerived {
     pub bricks_per_s: Option<f64>,
     /// Work and rates.
     pub work: WorkRates,
+    /// Distance of all steps together from the roofline.
+    pub bound: Option<BoundShare>,
     /// Budget of all steps together.
     pub budget: Option<BudgetShare>,
     /// Whether it was kept.
@@ -258,6 +303,10 @@ pub struct RowMeasured {
     pub mean_us_per_token: f64,
     /// Per token of the last forward calls. For a kind: the sum of its bricks in each forward.
     pub us_per_token: Option<Summary>,
+    /// Time of every forward call; kinds only.
+    pub histogram: Option<Histogram>,
+    /// By thread, if arrivals were recorded.
+    pub threads: Option<ThreadsMeasured>,
 }
 
 /// Derived figures of a row.
@@ -268,6 +317,8 @@ pub struct RowDerived {
     pub share: f64,
     /// Work and rates.
     pub work: WorkRates,
+    /// Distance from the roofline; `None` without a machine, and for host work.
+    pub bound: Option<BoundShare>,
     /// Budget.
     pub budget: Option<BudgetShare>,
     /// Whether it was kept.
@@ -438,7 +489,10 @@ pub struct BottleneckReport {
 
 impl Profile {
     /// Version of the JSON. Readers refuse others.
-    pub const SCHEMA_VERSION: u32 = 1;
+    pub const SCHEMA_VERSION: u32 = 2;
+
+    /// Forward calls of each phase that a timeline has by default: a few hundred KB of JSON for a small model.
+    pub const TIMELINE: usize = 64;
 
     /// The JSON Schema of [`to_json`](Self::to_json) (draft 2020-12).
     pub const JSON_SCHEMA: &'static str = include_str!("../../../docs/schema/profile.schema.json");

@@ -248,7 +248,7 @@ fn the_schema_refuses_what_is_no_profile() {
     let broken: [(&str, Break); 7] = [
         ("unknown key", |v| v["extra"] = json!(1)),
         ("missing key", |v| drop(v.as_object_mut().unwrap().remove("phases"))),
-        ("other version", |v| v["schema_version"] = json!(2)),
+        ("other version", |v| v["schema_version"] = json!(1)),
         ("negative time", |v| v["phases"][0]["measured"]["wall_us"] = json!(-1.0)),
         ("unknown kind", |v| v["phases"][0]["kinds"][0]["kind"] = json!("gemm")),
         ("share above 1", |v| v["phases"][0]["kinds"][0]["derived"]["share"] = json!(1.5)),
@@ -272,9 +272,9 @@ fn other_json_is_refused_with_file_and_line() {
     let good = profile().to_json().unwrap();
     let error = |text: &str| Profile::from_json("p.json", text).unwrap_err();
     assert!(matches!(error("{\n  x"), ProfileError::Json { line: 2, .. }));
-    assert!(error("{}").to_string().contains("p.json: expected schema version 1, found none"));
-    let newer = good.replacen("\"schema_version\": 1", "\"schema_version\": 7", 1);
-    assert!(matches!(error(&newer), ProfileError::Version { expected: 1, .. }));
+    assert!(error("{}").to_string().contains("p.json: expected schema version 2, found none"));
+    let newer = good.replacen("\"schema_version\": 2", "\"schema_version\": 7", 1);
+    assert!(matches!(error(&newer), ProfileError::Version { expected: 2, .. }));
     let extra = good.replacen("\"model\": {", "\"model\": {\n\"speed\": 1,", 1);
     let message = error(&extra).to_string();
     assert!(message.starts_with("p.json, line ") && message.contains("unknown field `speed`"), "{message}");

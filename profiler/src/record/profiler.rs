@@ -5,6 +5,8 @@ use bricks::{BrickCategory, BrickKind, Extent};
 use super::layout::{Layout, SyncMode};
 use super::recorder::Recorder;
 use super::ring::{ForwardSample, Head, NOT_RUN, Ring};
+use super::spread::Spread;
+use super::threads::{Stamps, ThreadTime, Threads};
 use super::work::{PlanWork, Work};
 use crate::clock::{Clock, TimeSource};
 use crate::stats::Totals;
@@ -33,6 +35,7 @@ pub struct BrickProfiler<T: TimeSource = Clock> {
     steps: Vec<StepInfo>,
     layout: Layout,
     phases: [PhaseState; Phase::COUNT],
+    threads: Threads,
     /// The forward that is running.
     open: Option<Open>,
     /// The forward that ended last: its phase and row, and when it ended.
@@ -58,6 +61,7 @@ struct PhaseState {
     segments: Vec<Totals>,
     work: PlanWork,
     external: [Totals; BrickKind::COUNT],
+    spread: Spread,
     ring: Ring,
 }
 
@@ -102,6 +106,7 @@ impl<T: TimeSource> BrickProfiler<T> {
             segments: vec![Totals::default(); layout.segment_layers.len()],
             work: PlanWork::new(steps),
             external: [Totals::default(); BrickKind::COUNT],
+            spread: if mode.times_steps() { Spread::new(steps) } else { Spread::none() },
             ring: Ring::new(layout.slots(), rows),
         };
         Self {
@@ -110,6 +115,7 @@ impl<T: TimeSource> BrickProfiler<T> {
             enabled: mode != SyncMode::None,
             steps: steps.to_vec(),
             phases: [phase(), phase(), phase()],
+            threads: Threads::none(),
             layout,
             open: None,
             last: None,
@@ -117,6 +123,17 @@ impl<T: TimeSource> BrickProfiler<T> {
             aborted: 0,
             ignored: 0,
         }
+    }
+
+    /// The same, with the times at which each of `threads` threads reached the barriers: who waited for whom, per step. One more
+    /// clock read per step on every thread. Does nothing where steps have no times of their own, or where the clock cannot be
+    /// read by several threads.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        if let Some(clock) = self.clock.shared().filter(|_| self.mode.times_steps()) {
+            self.threads = Threads::new(threads, self.steps.len(), Phase::COUNT, clock);
+        }
+        self
     }
 
     /// Switches recording on or off between forwards; a running forward is dropped. Stays off in [`SyncMode::None`].
@@ -139,8 +156,10 @@ impl<T: TimeSource> BrickProfiler<T> {
             p.segments.fill(Totals::default());
             p.work.clear();
             p.external = [Totals::default(); BrickKind::COUNT];
+            p.spread.clear();
             p.ring.clear();
         }
+        self.threads.clear();
         (self.open, self.last) = (None, None);
         (self.clock_reads, self.aborted, self.ignored) = (0, 0, 0);
     }
@@ -166,6 +185,8 @@ impl<T: TimeSource> BrickProfiler<T> {
         let mut last = head.begin_ns;
         let (times, _) = p.ring.row_mut(row);
         let (mut sum, mut ran) = (0, 0);
+        // Of kinds, where a slot is a step.
+        let mut kinds: [Option<u64>; BrickKind::COUNT] = [None; BrickKind::COUNT];
         let mut segment: Option<(u32, u64)> = None;
         for (slot, time) in times.iter_mut().enumerate() {
             if *time == NOT_RUN {
@@ -177,6 +198,9 @@ impl<T: TimeSource> BrickProfiler<T> {
             sum += ns;
             ran += 1;
             p.slots[slot].record(ns);
+            if self.mode.times_steps() {
+                *kinds[self.steps[slot].kind.index()].get_or_insert(0) += ns;
+            }
             let id = self.layout.segment_of_slot[slot];
             match &mut segment {
                 Some((open, total)) if *open == id => *total += ns,
@@ -189,6 +213,11 @@ impl<T: TimeSource> BrickProfiler<T> {
         }
         if let Some((done, total)) = segment {
             p.segments[done as usize].record(total);
+        }
+        for (kind, ns) in kinds.into_iter().enumerate() {
+            if let Some(ns) = ns {
+                p.spread.record(kind, ns);
+            }
         }
         if ran == times.len() {
             p.work.add_whole(&extent);
@@ -215,6 +244,11 @@ impl<T: TimeSource> BrickProfiler<T> {
 
 impl<T: TimeSource> Recorder for BrickProfiler<T> {
     const ENABLED: bool = true;
+    type Arrivals = Stamps;
+
+    fn arrivals(&self) -> Stamps {
+        self.threads.stamps()
+    }
 
     fn begin_forward(&mut self, extent: &Extent, phase: Phase) {
         if !self.enabled {
@@ -269,7 +303,10 @@ impl<T: TimeSource> Recorder for BrickProfiler<T> {
         };
         let end_ns = self.now();
         let head = Head { extent: open.extent, begin_ns: open.begin_ns, end_ns, gap_ns: 0, resolved: false };
-        self.phases[open.phase.index()].ring.commit(head);
+        let ring = &mut self.phases[open.phase.index()].ring;
+        ring.commit(head);
+        // Now, in every mode: the threads' table is written again by the next call.
+        self.clock_reads += self.threads.add(open.phase.index(), open.begin_ns, ring.row_mut(open.row).0);
         if self.mode != SyncMode::Deferred {
             self.resolve(open.phase, open.row);
         }
@@ -286,6 +323,7 @@ impl<T: TimeSource> Recorder for BrickProfiler<T> {
         };
         let p = &mut self.phases[phase.index()];
         p.external[kind.index()].record(ns);
+        p.spread.record(kind.index(), ns);
         p.totals.external_ns = p.totals.external_ns.saturating_add(ns);
         let cell = &mut p.ring.row_mut(row).1[kind.index()];
         *cell = cell.saturating_add(ns);
@@ -310,7 +348,12 @@ impl<T: TimeSource> BrickProfiler<T> {
         &self.steps
     }
 
-    /// Clock reads so far: what recording costs, in units of [`crate::ClockPrecision::read_ns`].
+    /// What gets a time in each forward call: steps, or segments of one layer in [`SyncMode::PerLayer`].
+    pub fn slots(&self) -> usize {
+        self.layout.slots()
+    }
+
+    /// Clock reads of the leader so far: what recording costs, in units of [`crate::ClockPrecision::read_ns`].
     pub fn clock_reads(&self) -> u64 {
         self.clock_reads
     }
@@ -344,6 +387,24 @@ impl<T: TimeSource> BrickProfiler<T> {
     /// Work asked of a step, for its static cost.
     pub fn step_work(&self, phase: Phase, step: usize) -> Option<Work> {
         self.phases[phase.index()].work.step(step)
+    }
+
+    /// Threads whose arrivals are recorded; 0 without [`with_threads`](Self::with_threads).
+    pub fn threads(&self) -> usize {
+        self.threads.count()
+    }
+
+    /// Busy and waiting time of every thread in a step, summed over the forward calls of a phase. Empty where they are not recorded.
+    pub fn step_threads(&self, phase: Phase, step: usize) -> &[ThreadTime] {
+        self.threads.step(phase.index(), step)
+    }
+
+    /// Times of a kind in every forward call of a phase: `(upper end of the bucket in ns, calls)`, ascending; `None` where there are
+    /// none. Host work counts for itself.
+    pub fn kind_histogram(&self, phase: Phase, kind: BrickKind) -> Option<Vec<(u64, u64)>> {
+        let histogram = self.phases[phase.index()].spread.of(kind)?;
+        let buckets = histogram.iter_recorded();
+        Some(buckets.map(|b| (b.value_iterated_to(), u64::from(b.count_at_value()))).collect())
     }
 
     /// Exact totals of host work of a kind.

@@ -28,6 +28,12 @@ pub trait Recorder {
     /// Whether anything is recorded at all; lets the scheduler skip work that only serves recording.
     const ENABLED: bool;
 
+    /// Where threads note that their share of a step is done. `()` compiles to nothing.
+    type Arrivals: Arrivals;
+
+    /// What the threads of the forward call that is about to begin are given.
+    fn arrivals(&self) -> Self::Arrivals;
+
     /// A forward call of this size starts now. Replaces a forward that was begun and never ended (one that failed).
     fn begin_forward(&mut self, extent: &Extent, phase: Phase);
 
@@ -45,12 +51,34 @@ pub trait Recorder {
     }
 }
 
+/// Receives, from every thread of the gang, when it reached the barrier that ends a step: who waited for whom.
+///
+/// ```
+/// use brick_profiler::{Arrivals, NoRecord, Recorder};
+///
+/// let arrivals = NoRecord.arrivals(); // nothing
+/// arrivals.arrive(1, 0); // thread 1 has done its share of step 0, and now waits
+/// ```
+pub trait Arrivals: Sync {
+    /// Thread `thread` has done its share of step `step`. Wait-free, without allocation or system call.
+    fn arrive(&self, thread: usize, step: usize);
+}
+
+impl Arrivals for () {
+    #[inline(always)]
+    fn arrive(&self, _: usize, _: usize) {}
+}
+
 /// Records nothing and compiles to nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NoRecord;
 
 impl Recorder for NoRecord {
     const ENABLED: bool = false;
+    type Arrivals = ();
+
+    #[inline(always)]
+    fn arrivals(&self) {}
 
     #[inline(always)]
     fn begin_forward(&mut self, _: &Extent, _: Phase) {}
@@ -64,6 +92,12 @@ impl Recorder for NoRecord {
 
 impl<R: Recorder> Recorder for &mut R {
     const ENABLED: bool = R::ENABLED;
+    type Arrivals = R::Arrivals;
+
+    #[inline(always)]
+    fn arrivals(&self) -> R::Arrivals {
+        R::arrivals(self)
+    }
 
     #[inline(always)]
     fn begin_forward(&mut self, extent: &Extent, phase: Phase) {

@@ -119,6 +119,11 @@ impl ForwardSample<'_> {
         self.head.extent
     }
 
+    /// Clock reading at its beginning.
+    pub fn begin_ns(&self) -> u64 {
+        self.head.begin_ns
+    }
+
     /// From the beginning to the end of the forward call.
     pub fn wall_ns(&self) -> u64 {
         self.head.end_ns.saturating_sub(self.head.begin_ns)

@@ -8,11 +8,14 @@
 //! | `table` | cells, columns, and how they are drawn |
 //! | `format` | numbers and names as text |
 //! | `profile` | a [`crate::Profile`] as tables and lines |
+//! | `diff`, `score` | [`crate::diff`], [`crate::score`] |
 //! | `machine` | a [`crate::Machine`] |
 
+mod diff;
 mod format;
 mod machine;
 mod profile;
+mod score;
 mod table;
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use super::Style;
 use super::format::{ascii, clean, count, duration, number, percent};
 use super::table::{Cell, Table, Tone, escape, paint};
 use crate::profile::{
-    BottleneckReport, BudgetShare, Flag, PhaseProfile, Profile, RowDerived, RowMeasured, Verdict, WorkRates,
+    BottleneckReport, BoundShare, BudgetShare, Counters, Flag, PhaseProfile, Profile, PromptKind, RowDerived,
+    RowMeasured, ThreadsMeasured, Verdict, WorkRates,
 };
 
 /// What a report shows.
@@ -16,9 +17,13 @@ pub struct ReportOptions {
     pub style: Style,
     /// How many single bricks to list, slowest first; 0 for none.
     pub steps: usize,
+    /// Only this phase.
+    pub phase: Option<crate::Phase>,
+    /// Only the bricks of this layer, all of them, slowest first.
+    pub layer: Option<u32>,
 }
 
-const HEADER: [&str; 12] = [
+const HEADER: [&str; 13] = [
     "brick",
     "calls",
     "p50 µs/tok",
@@ -28,6 +33,7 @@ const HEADER: [&str; 12] = [
     "GB/s*",
     "Mop/tok*",
     "GOP/s*",
+    "of limit*",
     "budget µs*",
     "gap*",
     "verdict*",
@@ -52,8 +58,8 @@ impl Profile {
         for (key, value) in self.heading() {
             let _ = writeln!(out, "{} {}", paint(&format!("{key:<8}"), Tone::Bold, style), plain(&value));
         }
-        for phase in &self.phases {
-            let view = PhaseView::new(phase, options.steps);
+        for phase in self.shown(options) {
+            let view = PhaseView::new(phase, options);
             let _ = writeln!(out, "\n{}", paint(&plain(&view.title), Tone::Bold, style));
             for table in [&view.kinds, &view.layers, &view.steps].into_iter().flatten() {
                 out.push_str(&table.to_text(style));
@@ -76,8 +82,8 @@ impl Profile {
         for (key, value) in self.heading() {
             let _ = writeln!(out, "- **{key}** {}", escape(&value));
         }
-        for phase in &self.phases {
-            let view = PhaseView::new(phase, options.steps);
+        for phase in self.shown(options) {
+            let view = PhaseView::new(phase, options);
             let _ = writeln!(out, "\n### {}\n", escape(&view.title));
             for table in [&view.kinds, &view.layers, &view.steps].into_iter().flatten() {
                 out.push_str(&table.to_markdown());
@@ -95,6 +101,25 @@ impl Profile {
         out
     }
 
+    /// Hardware counters per token of everything recorded.
+    fn counters(&self, c: &Counters) -> String {
+        let tokens: u64 = self.phases.iter().map(|p| p.measured.tokens).sum();
+        let per_token = |n: u64| number(n as f64 / tokens.max(1) as f64);
+        let named = [("cycles", c.cycles), ("instructions", c.instructions), ("cache misses", c.cache_misses)];
+        let mut parts: Vec<String> =
+            named.into_iter().filter_map(|(name, n)| Some(format!("{} {name} per token*", per_token(n?)))).collect();
+        if let (Some(cycles), Some(instructions)) = (c.cycles.filter(|n| *n > 0), c.instructions) {
+            parts.push(format!("{:.2} instructions per cycle*", instructions as f64 / cycles as f64));
+        }
+        parts.extend(c.unavailable.as_deref().map(|why| format!("unavailable: {}", clean(why))));
+        parts.join(", ")
+    }
+
+    fn shown(&self, options: &ReportOptions) -> impl Iterator<Item = &PhaseProfile> {
+        let phase = options.phase;
+        self.phases.iter().filter(move |p| phase.is_none_or(|only| p.phase == only))
+    }
+
     /// What ran, where, with which clock and budgets.
     fn heading(&self) -> Vec<(&'static str, String)> {
         let mut model = clean(&self.model.name);
@@ -106,10 +131,11 @@ impl Profile {
         lines.push((
             "run",
             format!(
-                "{} · {} · {} · {} in the prompt, {} generated · {} of warm-up",
+                "{} · {} · {} · {}{} in the prompt, {} generated · {} of warm-up",
                 clean(&r.backend),
                 count(r.threads as u64, "thread"),
                 count(r.sequences, "sequence"),
+                if r.prompt == PromptKind::Synthetic { "synthetic: " } else { "" },
                 count(r.prompt_tokens, "token"),
                 r.generated_tokens,
                 count(r.warmup_forwards, "forward"),
@@ -126,6 +152,7 @@ impl Profile {
             let _ = write!(clock, " · {:.2}%* of the time went into reading it", overhead * 100.0);
         }
         lines.push(("clock", clock));
+        lines.extend(m.counters.as_ref().map(|c| ("counters", self.counters(c))));
         lines.push(("budgets", self.budget.as_ref().map_or_else(|| "none".into(), |b| clean(&b.source))));
         if self.build.debug_assertions {
             lines.push(("warning", "a build with debug assertions: times are not those of a release".into()));
@@ -144,7 +171,7 @@ const LEGEND: &str = "* derived from shapes, limits and measured times; everythi
                       forward call, nearest rank.";
 
 impl PhaseView {
-    fn new(p: &PhaseProfile, steps: usize) -> Self {
+    fn new(p: &PhaseProfile, options: &ReportOptions) -> Self {
         let m = &p.measured;
         let title = format!(
             "{} · {}, {}, {}",
@@ -153,14 +180,16 @@ impl PhaseView {
             count(m.tokens, "token"),
             duration(m.wall_us)
         );
-        let kinds = (!p.kinds.is_empty()).then(|| Table {
+        let whole = options.layer.is_none();
+        let kinds = (whole && !p.kinds.is_empty()).then(|| Table {
             header: HEADER.map(str::to_owned).to_vec(),
             left: 1,
             rows: p.kinds.iter().map(|r| row(r.kind.name(), &r.measured, &r.derived)).collect(),
             totals: vec![total(p)],
         });
-        let layers = (p.kinds.is_empty() && !p.layers.is_empty()).then(|| layers(p));
-        let steps = (steps > 0 && !p.steps.is_empty()).then(|| slowest_steps(p, steps));
+        let layers = (p.kinds.is_empty() && !p.layers.is_empty()).then(|| layers(p, options.layer));
+        let most = if whole { options.steps } else { usize::MAX };
+        let steps = (most > 0 && !p.steps.is_empty()).then(|| slowest_steps(p, most, options.layer));
         Self { title, kinds, layers, steps, lines: lines(p) }
     }
 }
@@ -179,8 +208,14 @@ fn row(name: &str, m: &RowMeasured, d: &RowDerived) -> Vec<Cell> {
         cells[2] = Cell::new(format!("{}!", cells[2].text), Tone::Bad);
     }
     cells.extend(work(&d.work, &d.flags));
+    cells.push(bound(d.bound.as_ref()));
     cells.extend(budget(d.budget.as_ref(), d.verdict));
     cells
+}
+
+/// How near the time comes to what physics allows, and which resource that is.
+fn bound(b: Option<&BoundShare>) -> Cell {
+    b.map_or_else(Cell::none, |b| format!("{:.0}% {}", b.fraction * 100.0, b.resource.name()).into())
 }
 
 /// Bytes, bandwidth, operations, rate.
@@ -221,11 +256,12 @@ fn total(p: &PhaseProfile) -> Vec<Cell> {
     let mut cells: Vec<Cell> =
         vec!["forward".into(), calls.to_string().into(), wall(|s| s.p50), wall(|s| s.p99), Cell::none()];
     cells.extend(work(&p.derived.work, &p.derived.flags));
+    cells.push(bound(p.derived.bound.as_ref()));
     cells.extend(budget(p.derived.budget.as_ref(), p.derived.verdict));
     cells
 }
 
-fn layers(p: &PhaseProfile) -> Table {
+fn layers(p: &PhaseProfile, only: Option<u32>) -> Table {
     let name = |layer: Option<u32>| layer.map_or_else(|| "no layer".to_owned(), |l| format!("layer {l}"));
     let row = |r: &crate::profile::LayerRow| -> Vec<Cell> {
         let m = &r.measured;
@@ -239,13 +275,13 @@ fn layers(p: &PhaseProfile) -> Table {
     Table {
         header: ["layer", "forwards", "mean µs/tok", "share*"].map(str::to_owned).to_vec(),
         left: 1,
-        rows: p.layers.iter().map(row).collect(),
+        rows: p.layers.iter().filter(|l| only.is_none() || l.layer == only).map(row).collect(),
         totals: vec![],
     }
 }
 
-fn slowest_steps(p: &PhaseProfile, most: usize) -> Table {
-    let mut order: Vec<_> = p.steps.iter().collect();
+fn slowest_steps(p: &PhaseProfile, most: usize, only: Option<u32>) -> Table {
+    let mut order: Vec<_> = p.steps.iter().filter(|s| only.is_none() || s.layer == only).collect();
     order.sort_by(|a, b| b.measured.total_us.total_cmp(&a.measured.total_us).then_with(|| a.name.cmp(&b.name)));
     let mut header = HEADER.map(str::to_owned).to_vec();
     header.insert(1, "kernel".into());
@@ -290,6 +326,7 @@ fn lines(p: &PhaseProfile) -> Vec<(String, Tone)> {
         let line = format!("coverage: {}* of the forwards' wall time is charged to bricks", percent(c));
         lines.push((line, if c > 0.95 { Tone::Plain } else { Tone::Bad }));
     }
+    lines.extend(waiting(p).map(|l| (l, Tone::Plain)));
     for (what, b) in [("bottleneck", &p.slowest_kind), ("slowest brick", &p.slowest_step)] {
         lines.extend(b.as_ref().map(|b| (bottleneck(what, b), Tone::Bold)));
     }
@@ -297,6 +334,24 @@ fn lines(p: &PhaseProfile) -> Vec<(String, Tone)> {
     let flags: std::collections::BTreeSet<Flag> = flags.copied().collect();
     lines.extend(flags.into_iter().map(|f| (format!("! {}", f.meaning()), Tone::Bad)));
     lines
+}
+
+/// How the threads shared the work, and where they waited most.
+fn waiting(p: &PhaseProfile) -> Option<String> {
+    let busy =
+        p.threads.iter().map(|t| format!("{} {}", t.thread, percent(t.busy_us / (t.busy_us + t.wait_us).max(1e-9))));
+    let busy: Vec<String> = busy.collect();
+    let total: f64 = p.threads.iter().map(|t| t.busy_us + t.wait_us).sum();
+    let share = p.threads.iter().map(|t| t.wait_us).sum::<f64>() / total.max(1e-9);
+    let wait = |t: &ThreadsMeasured| t.wait_us.iter().sum::<f64>();
+    let rows = p.kinds.iter().filter_map(|k| Some((k.kind, k.measured.threads.as_ref()?)));
+    let (kind, worst) = rows.reduce(|a, b| if wait(b.1) > wait(a.1) { b } else { a })?;
+    Some(format!(
+        "threads: busy {}; {}* of their time is waiting for the slowest, most of it in {kind} ({}* of its time)",
+        busy.join(", "),
+        percent(share),
+        percent(worst.wait_share()),
+    ))
 }
 
 fn bottleneck(what: &str, b: &BottleneckReport) -> String {

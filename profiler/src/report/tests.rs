@@ -12,7 +12,7 @@ fn text_of_a_profile() {
 
 #[test]
 fn ascii_of_a_profile_with_its_slowest_bricks() {
-    let text = profile().to_text(&ReportOptions { style: Style::ASCII, steps: 3 });
+    let text = profile().to_text(&ReportOptions { style: Style::ASCII, steps: 3, ..ReportOptions::default() });
     assert!(text.is_ascii());
     insta::assert_snapshot!(text);
 }
@@ -35,7 +35,7 @@ fn a_recording_of_nothing_says_so() {
 
 #[test]
 fn colours_only_when_asked_for() {
-    let options = |style| ReportOptions { style, steps: 2 };
+    let options = |style| ReportOptions { style, steps: 2, ..ReportOptions::default() };
     assert!(profile().to_text(&options(Style::COLOR)).contains("\u{1b}[31m"));
     assert!(!profile().to_text(&options(Style::PLAIN)).contains('\u{1b}'));
     assert!(!machine().to_text(Style::PLAIN).contains('\u{1b}'));

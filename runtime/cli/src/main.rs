@@ -5,10 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+mod about;
 mod args;
 mod commands;
+mod counters;
 mod exit;
 mod load;
+mod otlp;
 mod output;
 mod progress;
 

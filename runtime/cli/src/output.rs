@@ -1,6 +1,7 @@
 //! Colours, logs, JSON: everything about how results are shown.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -73,6 +74,22 @@ fn print_to(mut out: impl Write, text: &str) -> anyhow::Result<()> {
 /// When standard output cannot be written.
 pub(crate) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     print(&serde_json::to_string_pretty(value).context("cannot write the report as JSON")?)
+}
+
+/// Writes a file so that it is never seen half-written.
+///
+/// # Errors
+/// When its folder does not exist or cannot be written, or the disk is full.
+pub(crate) fn write_atomically(path: &Path, text: &str) -> anyhow::Result<()> {
+    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// How tables on standard output are drawn.

@@ -11,6 +11,7 @@ mod machine;
 mod models;
 mod perplexity;
 mod profile;
+mod report;
 mod run;
 mod tokenize;
 
@@ -27,6 +28,8 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(a) => run::run(&a),
         Command::Chat(a) => chat::chat(&a.model, a.system.as_deref(), &a.sampling),
         Command::Profile(a) => profile::profile(&a),
+        Command::Report(a) => report::report(&a),
+        Command::Score(a) => report::score(&a),
         Command::Bench(a) => bench::bench(&a),
         Command::Perplexity(a) => perplexity::perplexity(&a),
         Command::Graph(a) => graph::graph(&a),

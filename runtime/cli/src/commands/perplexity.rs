@@ -127,7 +127,7 @@ impl Report {
         Some(Self {
             schema: "brick.perplexity/1",
             model,
-            build: BuildInfo::current(),
+            build: crate::about::build(),
             backend,
             context,
             text_tokens,
@@ -179,7 +179,14 @@ mod tests {
         }
         let model = ModelInfo { name: "SmolLM2 135M".into(), ..ModelInfo::default() };
         let mut report = Report::new(model, "cpu scalar".into(), 8, 21, &sum, &scores)?;
-        report.build = BuildInfo { version: "1.2.3".into(), target: "x86_64-linux".into(), debug_assertions: false };
+        report.build = BuildInfo {
+            version: "1.2.3".into(),
+            target: "x86_64-linux".into(),
+            debug_assertions: false,
+            git: None,
+            rustc: None,
+            features: vec![],
+        };
         Some(report)
     }
 

@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use brick_profiler::budget::{BudgetFile, BudgetTable, Roofline};
 use brick_profiler::exec_graph::ExecutionGraph;
-use brick_profiler::profile::{BuildInfo, ModelInfo, RunInfo};
+use brick_profiler::profile::{ModelInfo, PromptKind, RunInfo};
 use brick_profiler::{BrickProfiler, Clock, Phase, Profile, ProfileInputs, ReportOptions};
 use brick_runtime::{FinishReason, GenerateOptions, Model, SamplerOptions, Session};
 use bricks::BudgetPolicy;
 
 use crate::args::{GraphFormat, PolicyArg, ProfileArgs};
-use crate::{exit, load, output, progress};
+use crate::counters::HardwareCounters;
+use crate::{about, exit, load, output, progress};
 
 pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
     let model = load::model(&args.model.model)?;
@@ -40,6 +41,7 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
     };
     // Before the model is in memory and threads are running: measuring wants a quiet machine.
     let machine = super::machine::get(false)?;
+    let mut counters = HardwareCounters::open();
     let engine = model.engine(&options).context("cannot set up the engine")?;
     let steps = engine.plan().info.clone();
     let threads = engine.threads();
@@ -50,7 +52,8 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
     };
 
     let forwards = args.repeat as usize * (args.tg + prompt.len().div_ceil(options.max_rows));
-    let mut recorder = BrickProfiler::new(&steps, forwards);
+    let mut recorder = BrickProfiler::with_mode(&steps, forwards, args.sync.into()).with_threads(threads);
+    let kv_type = engine.kv().shape().layout.kind().name();
     let mut session = Session::new(engine, &model.tokenizer, model.spec.context_length)?;
     let stop = progress::interrupted();
     let generate = GenerateOptions {
@@ -62,6 +65,9 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
     };
     for repetition in 0..=args.repeat {
         recorder.set_enabled(repetition > 0);
+        if repetition == 1 {
+            counters.start();
+        }
         session.reset()?;
         let done = session.generate(&prompt, &generate, &mut recorder, &stop, &mut |_| {})?;
         if done.finish == FinishReason::Cancelled {
@@ -70,29 +76,39 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
         }
     }
 
+    let counted = counters.read();
     let warmup = args.tg + prompt.len().div_ceil(options.max_rows);
     let profile = Profile::new(
         &mut recorder,
         ProfileInputs {
-            model: model_info(&model, &args.model.model),
-            build: BuildInfo::current(),
+            model: ModelInfo {
+                sha256: model.gguf.path().and_then(about::sha256),
+                ..model_info(&model, &args.model.model)
+            },
+            build: about::build(),
             run: RunInfo {
                 backend: format!("cpu {}", simd.name()),
                 threads,
                 sequences: 1,
+                prompt: if args.prompt.is_some() { PromptKind::Text } else { PromptKind::Synthetic },
                 prompt_tokens: prompt.len() as u64,
                 generated_tokens: args.tg as u64,
+                batch_rows: options.max_rows as u64,
+                context: options.context as u64,
+                kv_type: Some(kv_type.to_owned()),
                 warmup_forwards: warmup as u64,
-                timestamp: None,
+                timestamp: about::timestamp(),
             },
             clock: Clock::precision(),
             machine: Some(&machine),
             budgets: budgets.as_ref(),
             policy,
+            counters: Some(counted),
+            timeline: args.timeline,
         },
     );
     if let Some(path) = &args.output {
-        write_atomically(path, &profile.to_json()?)?;
+        output::write_atomically(path, &profile.to_json()?)?;
     }
     show(args, &profile)?;
     match profile.enforce(policy) {
@@ -142,6 +158,7 @@ pub(super) fn model_info(model: &Model, name: &str) -> ModelInfo {
         quantization: Some(types.join(" + ")),
         file_bytes: Some(model.gguf.file_size()),
         sha256: None,
+        graph_hash: Some(model.fused.hash_hex()),
     }
 }
 
@@ -164,17 +181,4 @@ fn show(args: &ProfileArgs, profile: &Profile) -> anyhow::Result<()> {
         return output::print(&profile.to_markdown(&ReportOptions { steps, ..ReportOptions::default() }));
     }
     output::print_styled(&profile.to_text(&ReportOptions { style: output::style(), steps }))
-}
-
-/// Writes a file so that it is never seen half-written.
-fn write_atomically(path: &Path, text: &str) -> anyhow::Result<()> {
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }

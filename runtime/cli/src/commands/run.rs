@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, bail};
 use brick_models::chat::Message;
 use brick_models::tokenizer::EncodeOptions;
-use brick_profiler::NoRecord;
+use brick_profiler::{NoRecord, TimeSource};
 use brick_runtime::session::Timings;
 use brick_runtime::{FinishReason, GenerateOptions, Generation, Model, Session, Speculation, SpeculationStats};
 use serde_json::json;
 
 use crate::args::{RunArgs, SamplingArgs};
+use crate::otlp::{Exporter, Request};
 use crate::{exit, load, output, progress};
 
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -50,7 +51,11 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             stop.store(true, Ordering::Relaxed);
         }
     };
-    let generation = session.generate(&ids, &options, &mut NoRecord, &stop, &mut show)?;
+    let exporter = args.otlp_endpoint.as_deref().map(|url| Exporter::new(url, args.otlp_sample)).transpose()?;
+    let generation = match &exporter {
+        None => session.generate(&ids, &options, &mut NoRecord, &stop, &mut show)?,
+        Some(exporter) => traced(exporter, &mut session, &model, &ids, &options, &mut show)?,
+    };
     if let Some(e) = broken {
         return Err(e.into());
     }
@@ -65,6 +70,33 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         output::note(&summary(&generation.timings, &generation, load_ms, &options, args.sampling.seed));
     }
     Ok(finish_code(&generation.finish))
+}
+
+/// A generation whose forward calls are sent to a collector. A collector that does not answer is a remark: the answer is there.
+fn traced(
+    exporter: &Exporter,
+    session: &mut Session<'_>,
+    model: &Model,
+    ids: &[u32],
+    options: &GenerateOptions,
+    show: &mut dyn FnMut(&str),
+) -> anyhow::Result<Generation> {
+    let steps = session.engine().plan().info.clone();
+    let mut recorder = Exporter::recorder(&steps, session.engine().kv().context());
+    let begin_ns = recorder.clock().now_ns();
+    let generation = session.generate(ids, options, &mut recorder, &progress::interrupted(), show)?;
+    let request = Request {
+        model: model.spec.name.clone().unwrap_or_default(),
+        prompt_tokens: ids.len() as u64,
+        generated_tokens: generation.ids.len() as u64,
+        begin_ns,
+        end_ns: recorder.clock().now_ns(),
+    };
+    match exporter.export(&mut recorder, &request) {
+        Ok(spans) => tracing::info!(spans, "exported"),
+        Err(e) => output::note(&format!("warning: {e:#}")),
+    }
+    Ok(generation)
 }
 
 /// The exit code for how a generation ended, with an explanation where it is not the usual end.

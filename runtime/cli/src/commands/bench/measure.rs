@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use brick_runtime::{Batch, Engine, EngineError, Row, SequenceId};
+use bricks::Extent;
 use serde::Serialize;
 
 /// Decode steps before the clock starts: weights are in the caches and threads are awake.
@@ -32,6 +33,27 @@ pub(super) struct Test {
 }
 
 impl Test {
+    /// Sizes of the forward calls, if a call has at most `max_rows` rows.
+    pub(super) fn calls(&self, max_rows: usize) -> Vec<Extent> {
+        let n = self.sequences as u64;
+        let call = |tokens: usize, context: usize| {
+            let one = Extent::one_sequence(tokens as u64, context as u64, 1);
+            // What sequences do, they do side by side.
+            Extent { tokens: one.tokens * n, wanted: n, context: one.context * n, pairs: one.pairs * n }
+        };
+        match self.kind {
+            Kind::Decode => (0..self.tokens).map(|i| call(1, self.depth + i + 1)).collect(),
+            Kind::Prefill => {
+                let rows = (max_rows / self.sequences).max(1);
+                let starts = (0..self.tokens).step_by(rows);
+                starts
+                    .map(|from| (rows.min(self.tokens - from), from))
+                    .map(|(n, from)| call(n, self.depth + from + n))
+                    .collect()
+            }
+        }
+    }
+
     /// Positions a sequence needs.
     pub(super) fn positions(&self) -> usize {
         self.depth + self.tokens
@@ -79,44 +101,40 @@ impl<'s> Runner<'s> {
         self.first_forward_ms
     }
 
-    /// Tokens per second of all sequences together, `repeat` times after a warm-up; `None` when interrupted. `done` is called
-    /// after each repetition, the warm-up included.
+    /// Fills the context up to the depth of a test and warms up; false when interrupted.
     ///
     /// # Errors
     /// When the engine fails.
-    pub(super) fn measure(
-        &mut self,
-        test: Test,
-        repeat: u32,
-        mut done: impl FnMut(),
-    ) -> Result<Option<Vec<f64>>, EngineError> {
+    pub(super) fn prepare(&mut self, test: Test) -> Result<bool, EngineError> {
         self.rewind(self.sequences.len(), 0)?;
         if !self.prefill(test.sequences, 0, test.depth)? {
-            return Ok(None);
+            return Ok(false);
         }
         let warm_up = match test.kind {
             Kind::Prefill => test,
             Kind::Decode => Test { tokens: test.tokens.min(WARM_UP_STEPS), ..test },
         };
-        let mut tok_s = Vec::with_capacity(repeat as usize);
-        for repetition in 0..=repeat {
-            let run = if repetition == 0 { warm_up } else { test };
-            let start = Instant::now();
-            let complete = match run.kind {
-                Kind::Prefill => self.prefill(run.sequences, run.depth, run.tokens)?,
-                Kind::Decode => self.decode(run.sequences, run.depth, run.tokens)?,
-            };
-            let seconds = start.elapsed().as_secs_f64();
-            if !complete {
-                return Ok(None);
-            }
-            if repetition > 0 {
-                tok_s.push((run.tokens * run.sequences) as f64 / seconds);
-            }
-            self.rewind(run.sequences, run.depth)?;
-            done();
-        }
-        Ok(Some(tok_s))
+        Ok(self.once(warm_up)?.is_some())
+    }
+
+    /// Tokens per second of all sequences together, once, after [`prepare`](Self::prepare); `None` when interrupted.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub(super) fn once(&mut self, test: Test) -> Result<Option<f64>, EngineError> {
+        let start = Instant::now();
+        let complete = match test.kind {
+            Kind::Prefill => self.prefill(test.sequences, test.depth, test.tokens)?,
+            Kind::Decode => self.decode(test.sequences, test.depth, test.tokens)?,
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        self.rewind(test.sequences, test.depth)?;
+        Ok(complete.then(|| (test.tokens * test.sequences) as f64 / seconds))
+    }
+
+    /// The engine.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Shortens the first `n` sequences to `len`.
@@ -178,6 +196,6 @@ impl<'s> Runner<'s> {
 }
 
 /// The tokens of `brick profile`'s synthetic prompt: what a text says makes no difference to its cost.
-fn synthetic_token(position: usize, vocab: usize) -> u32 {
+pub(super) fn synthetic_token(position: usize, vocab: usize) -> u32 {
     ((position * 7919 + 101) % vocab) as u32
 }
