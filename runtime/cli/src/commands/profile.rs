@@ -180,5 +180,5 @@ fn show(args: &ProfileArgs, profile: &Profile) -> anyhow::Result<()> {
     if args.markdown {
         return output::print(&profile.to_markdown(&ReportOptions { steps, ..ReportOptions::default() }));
     }
-    output::print_styled(&profile.to_text(&ReportOptions { style: output::style(), steps }))
+    output::print_styled(&profile.to_text(&ReportOptions { style: output::style(), steps, ..ReportOptions::default() }))
 }

@@ -136,7 +136,7 @@ fn two_profiles_are_compared() {
     assert!(others.clone().all(|s| s["verdict"] != "slower" && s["verdict"] != "faster"), "{phase}");
     let text = shell.brick("report diff p.json slow.json").succeeds();
     assert!(text.stdout.contains("blk.1.ffn_down") && text.stdout.contains("slower"), "{text}");
-    assert!(shell.brick("report diff p.json slow.json --markdown").succeeds().stdout.contains("| slower |"));
+    assert!(shell.brick("report diff p.json slow.json --markdown").succeeds().stdout.contains("**slower**"));
     shell.brick("report diff p.json slow.json --threshold 2").fails(1, &["expected a fraction from 0 to 1"]);
 }
 

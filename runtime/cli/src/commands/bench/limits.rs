@@ -4,7 +4,7 @@ use std::path::Path;
 
 use brick_profiler::Machine;
 use brick_profiler::budget::Roofline;
-use brick_runtime::Plan;
+use brick_runtime::plan::Plan;
 use serde::Serialize;
 
 use super::measure::Test;
