@@ -5,7 +5,7 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | statistics of such ratios | [`stats`] |
+//! | statistics of such ratios | [`stats`], which are the profiler's |
 //! | instructions of the kernels, which no load moves | `counts/`, a crate of its own |
 //! | criterion benches of the kernels, for relative work on one machine | `benches/kernels.rs` |
 //! | what profiling costs, on against off in one process | `src/bin/overhead.rs` |
@@ -15,4 +15,4 @@
 
 #![forbid(unsafe_code)]
 
-pub mod stats;
+pub use brick_profiler::paired as stats;

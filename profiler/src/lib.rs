@@ -47,12 +47,14 @@
 //! | [`profile`] | the recording as data; its JSON Schema |
 //! | [`Style`], [`ReportOptions`] | the same as text and Markdown |
 //! | [`exec_graph`] | what called, contained and launched what |
+//! | [`gate`], [`paired`] | performance gates: recorded facts, paired ratios, verdicts |
 
 #![forbid(unsafe_code)]
 
 pub mod budget;
 mod clock;
 pub mod exec_graph;
+pub mod gate;
 pub mod machine;
 pub mod profile;
 mod record;
@@ -69,5 +71,5 @@ pub use machine::Machine;
 pub use profile::{Profile, ProfileInputs};
 pub use record::{BrickProfiler, ForwardSample, NoRecord, PhaseTotals, Recorder, SyncMode, Work};
 pub use report::{ReportOptions, Style};
-pub use stats::{Summary, Totals};
+pub use stats::{Summary, Totals, paired};
 pub use step::{Phase, StepInfo};

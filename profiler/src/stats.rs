@@ -1,4 +1,6 @@
-//! Running totals and statistics of samples.
+//! Running totals and statistics of samples; of pairs measured in turn in [`paired`].
+
+pub mod paired;
 
 use serde::{Deserialize, Serialize};
 

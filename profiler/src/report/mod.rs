@@ -9,8 +9,10 @@
 //! | `format` | numbers and names as text |
 //! | `profile` | a [`crate::Profile`] as tables and lines |
 //! | `machine` | a [`crate::Machine`] |
+//! | `gate` | a [`crate::gate::Report`] |
 
 mod format;
+mod gate;
 mod machine;
 mod profile;
 mod table;

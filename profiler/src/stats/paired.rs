@@ -13,7 +13,7 @@
 //! from 1 is what the set-up cannot resolve at that moment.
 //!
 //! ```
-//! use brick_benches::stats::{Bootstrap, Pair, Rule, Verdict};
+//! use brick_profiler::paired::{Bootstrap, Pair, Rule, Verdict};
 //!
 //! // Base and candidate in µs; the machine slowed down half-way, the ratio did not.
 //! let pairs: Vec<Pair> = (0..60).map(|i| if i < 30 { 100.0 } else { 180.0 }).map(|t| Pair { base: t, candidate: t * 1.01 }).collect();
@@ -22,7 +22,7 @@
 //!
 //! let control = Bootstrap::default().ratio(&pairs.iter().map(|p| Pair { base: p.base, candidate: p.base }).collect::<Vec<_>>())?;
 //! assert_eq!(Rule { limit: 1.02, control_spread: 0.015 }.verdict(&ratio, &control), Verdict::Holds);
-//! # Ok::<(), brick_benches::stats::StatsError>(())
+//! # Ok::<(), brick_profiler::paired::StatsError>(())
 //! ```
 
 use rand_chacha::ChaCha8Rng;
@@ -62,12 +62,12 @@ pub enum StatsError {
 /// Pairs below which no interval is given: the median of five values leaves its range in one case of sixteen.
 pub const MIN_PAIRS: usize = 5;
 
-/// A ratio candidate / base with its 95 % interval.
+/// A ratio candidate / base with its interval, of 95 % unless another was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Ratio {
     /// Median of the ratios within pairs.
     pub estimate: f64,
-    /// Lower end of the 95 % interval of the estimate.
+    /// Lower end of the interval of the estimate.
     pub low: f64,
     /// Upper end.
     pub high: f64,
@@ -115,11 +115,22 @@ impl Default for Bootstrap {
 }
 
 impl Bootstrap {
-    /// The ratio of pairs given in the order in which they were measured.
+    /// The ratio of pairs given in the order in which they were measured, with its 95 % interval.
     ///
     /// # Errors
     /// Fewer than [`MIN_PAIRS`] pairs, or a value that is not positive and finite.
     pub fn ratio(&self, pairs: &[Pair]) -> Result<Ratio, StatsError> {
+        self.ratio_at(pairs, 0.05)
+    }
+
+    /// The same with an interval that misses in a fraction `alpha` of cases: smaller where many ratios are judged together, so that
+    /// all their intervals hold at once (Bonferroni: 0.05 divided by how many there are). No resample reaches further out than the
+    /// outermost of [`resamples`](Self::resamples), so `alpha` means what it says down to `2 / resamples`, and is taken as that
+    /// below.
+    ///
+    /// # Errors
+    /// As [`ratio`](Self::ratio).
+    pub fn ratio_at(&self, pairs: &[Pair], alpha: f64) -> Result<Ratio, StatsError> {
         if pairs.len() < MIN_PAIRS {
             return Err(StatsError::TooFew { found: pairs.len() });
         }
@@ -128,7 +139,7 @@ impl Bootstrap {
             return Err(StatsError::NotPositive { index, base: p.base, candidate: p.candidate });
         }
         let ratios: Vec<f64> = pairs.iter().map(|p| p.candidate / p.base).collect();
-        let (low, high) = self.interval_of_median(&ratios);
+        let (low, high) = self.interval_of_median(&ratios, alpha);
         let base_median = median(&mut pairs.iter().map(|p| p.base).collect::<Vec<_>>());
         let candidate_median = median(&mut pairs.iter().map(|p| p.candidate).collect::<Vec<_>>());
         Ok(Ratio {
@@ -142,8 +153,8 @@ impl Bootstrap {
         })
     }
 
-    /// 95 % percentile interval of the median under the circular block bootstrap.
-    fn interval_of_median(&self, x: &[f64]) -> (f64, f64) {
+    /// Percentile interval of the median under the circular block bootstrap.
+    fn interval_of_median(&self, x: &[f64], alpha: f64) -> (f64, f64) {
         let n = x.len();
         let block = (n as f64).cbrt().ceil() as usize;
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
@@ -162,7 +173,7 @@ impl Bootstrap {
             .collect();
         medians.sort_unstable_by(f64::total_cmp);
         let at = |q: f64| medians[((medians.len() - 1) as f64 * q).round() as usize];
-        (at(0.025), at(0.975))
+        (at(alpha / 2.0), at(1.0 - alpha / 2.0))
     }
 }
 
@@ -300,6 +311,17 @@ mod tests {
         // 95 % of 200 is 190; the percentile bootstrap of a median is somewhat off, in either direction.
         let covered = covered.count();
         assert!((175..=200).contains(&covered), "{covered} of 200");
+    }
+
+    #[test]
+    fn a_smaller_alpha_widens_the_interval() {
+        let pairs = noisy(5, 60, 1.0);
+        let [usual, strict, all] =
+            [0.05, 0.001, 0.0].map(|alpha| Bootstrap::default().ratio_at(&pairs, alpha).unwrap());
+        assert_eq!(usual, Bootstrap::default().ratio(&pairs).unwrap());
+        assert!(strict.low < usual.low && usual.high < strict.high, "{strict} {usual}");
+        assert!(all.low <= strict.low && strict.high <= all.high && all.low > 0.0, "{all}");
+        assert_eq!(usual.estimate, strict.estimate);
     }
 
     #[test]
