@@ -25,12 +25,22 @@ pub enum Family {
     Structure,
     /// Mistakes that others made and that must not come back (TRAP-01–TRAP-31).
     Trap,
+    /// How speed is judged (F085, F087).
+    Performance,
 }
 
 impl Family {
     /// Every family, in the order of the board.
-    pub const ALL: [Family; 7] =
-        [Self::Brick, Self::Budget, Self::Backend, Self::Profiler, Self::ExecutionGraph, Self::Structure, Self::Trap];
+    pub const ALL: [Family; 8] = [
+        Self::Brick,
+        Self::Budget,
+        Self::Backend,
+        Self::Profiler,
+        Self::ExecutionGraph,
+        Self::Structure,
+        Self::Trap,
+        Self::Performance,
+    ];
 
     /// The name used in every report.
     pub const fn name(self) -> &'static str {
@@ -42,6 +52,7 @@ impl Family {
             Self::ExecutionGraph => "execution graph",
             Self::Structure => "model structure",
             Self::Trap => "correctness traps",
+            Self::Performance => "performance gates",
         }
     }
 }

@@ -135,7 +135,8 @@ pub fn gather(model: &Model, conditions: &Conditions, fault: Option<&Fault>) -> 
     let decode = Extent::one_sequence(1, conditions.decode_context, 1);
     let prompt = Extent::one_sequence(conditions.prompt_rows, conditions.prompt_rows, 1);
     let steps = engine.plan().info.clone();
-    let (bricks, kernels): (Vec<BrickFacts>, Vec<String>) = groups(graph, &engine, &decode, &prompt).into_iter().unzip();
+    let (bricks, kernels): (Vec<BrickFacts>, Vec<String>) =
+        groups(graph, &engine, &decode, &prompt).into_iter().unzip();
     let kernels = bricks.iter().map(|b| b.label(&bricks)).zip(kernels).collect();
     let level = engine.plan().simd.name().to_owned();
     let graph = graph_facts(model, graph, &decode)?;
@@ -181,7 +182,7 @@ fn groups(graph: &Graph, engine: &Engine, decode: &Extent, prompt: &Extent) -> V
             kind: info.kind.name().to_owned(),
             count: 0,
             layers: String::new(),
-            fused: fused.iter().map(|name| fold_name(name, info.layer)).collect(),
+            fused: fused.iter().map(|name| fold_fused(name, info.layer)).collect(),
             weights: info.weights.iter().map(weight).collect(),
             decode: info.cost(decode).into(),
             prompt: info.cost(prompt).into(),
@@ -205,6 +206,15 @@ fn groups(graph: &Graph, engine: &Engine, decode: &Extent, prompt: &Extent) -> V
             (BrickFacts { count, layers: layer_ranges(&layers), ..facts }, kernel)
         })
         .collect()
+}
+
+/// As [`fold_name`]; a brick of the layer before, whose residual is added in this one, has `*-1`.
+fn fold_fused(name: &str, layer: Option<u32>) -> String {
+    let folded = fold_name(name, layer);
+    match layer.and_then(|l| l.checked_sub(1)) {
+        Some(before) if folded == name => fold_name(name, Some(before)).replace('*', "*-1"),
+        _ => folded,
+    }
 }
 
 /// Counts barriers; allocates at each if told to.
@@ -256,8 +266,7 @@ fn plan_facts(engine: &mut Engine, c: &Conditions, fault: Option<&Fault>) -> Res
     };
     decode(engine, first, warm_up, &mut recorder)?;
     recorder.passed = 0;
-    let (done, allocations) =
-        allocations::count(|| decode(engine, first + warm_up as usize, decoded, &mut recorder));
+    let (done, allocations) = allocations::count(|| decode(engine, first + warm_up as usize, decoded, &mut recorder));
     done?;
     let plan = engine.plan();
     Ok(PlanFacts {

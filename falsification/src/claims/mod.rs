@@ -6,6 +6,7 @@ mod budget;
 mod execution_graph;
 mod fixtures;
 mod package;
+mod performance;
 mod profiler;
 mod structure;
 mod traps;
@@ -23,6 +24,7 @@ pub fn registry() -> Vec<Claim> {
         execution_graph::CLAIMS,
         structure::CLAIMS,
         traps::CLAIMS,
+        performance::CLAIMS,
     ]
     .concat()
 }

@@ -140,7 +140,12 @@ impl Report {
     pub const SCHEMA: &'static str = "brick.gate/1";
 
     /// Puts checks together.
-    pub fn new(file: impl Into<String>, model: impl Into<String>, machine: impl Into<String>, checks: Vec<Check>) -> Self {
+    pub fn new(
+        file: impl Into<String>,
+        model: impl Into<String>,
+        machine: impl Into<String>,
+        checks: Vec<Check>,
+    ) -> Self {
         let any = |verdict| checks.iter().any(|c| c.verdict == verdict);
         let order = [Verdict::Fail, Verdict::Inconclusive, Verdict::Pass, Verdict::Advisory];
         let verdict = order.into_iter().find(|v| any(*v)).unwrap_or(Verdict::Skipped);

@@ -143,13 +143,8 @@ fn kernels(
 pub fn judge_instructions(recorded: &Instructions, now: &Instructions, limit_percent: f64) -> Check {
     let name = format!("instructions of a token ({})", now.level);
     let ratio = now.per_token as f64 / recorded.per_token as f64;
-    let measured = Measured {
-        value: ratio,
-        interval: None,
-        limit: Some(1.0 + limit_percent / 100.0),
-        control: None,
-        pairs: None,
-    };
+    let measured =
+        Measured { value: ratio, interval: None, limit: Some(1.0 + limit_percent / 100.0), control: None, pairs: None };
     let counts = format!(
         "{} instructions, recorded {}: {:+.2} %, limit {limit_percent} %",
         now.per_token,
@@ -157,7 +152,8 @@ pub fn judge_instructions(recorded: &Instructions, now: &Instructions, limit_per
         100.0 * (ratio - 1.0)
     );
     let (verdict, why) = if now.build != recorded.build {
-        let why = format!("{counts}; the record is of another build ({}; this: {}): record again", recorded.build, now.build);
+        let why =
+            format!("{counts}; the record is of another build ({}; this: {}): record again", recorded.build, now.build);
         (Verdict::Inconclusive, why)
     } else if (&now.level, now.depth) != (&recorded.level, recorded.depth) {
         let (a, b) = (format!("{} at {}", recorded.level, recorded.depth), format!("{} at {}", now.level, now.depth));

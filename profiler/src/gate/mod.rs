@@ -34,6 +34,6 @@ mod tests;
 pub use check::{Check, Measured, Report, Tier, Verdict};
 pub use compare::{compare, judge_instructions};
 pub use snapshot::{
-    BrickFacts, Conditions, Facts, GraphFacts, Instructions, Limits, Moved, PlanFacts, Snapshot, SnapshotError, fold_name,
-    layer_ranges,
+    BrickFacts, Conditions, Facts, GraphFacts, Instructions, Limits, Moved, PlanFacts, Snapshot, SnapshotError,
+    fold_name, layer_ranges,
 };

@@ -229,12 +229,8 @@ fn subjects_of(series: &Series) -> Vec<Subject> {
     let steps = by(Class::Step, &|s| s.name.clone());
     let groups = by(Class::Group, &|s| fold_name(&s.name, s.layer));
     let kinds = by(Class::Kind, &|s| s.kind.clone());
-    let mut all = vec![Subject {
-        class: Class::Call,
-        name: series.call.clone(),
-        base: Vec::new(),
-        candidate: Vec::new(),
-    }];
+    let mut all =
+        vec![Subject { class: Class::Call, name: series.call.clone(), base: Vec::new(), candidate: Vec::new() }];
     // A sum of one step is that step.
     all.extend(kinds.into_iter().filter(|k| k.base.len() > 1));
     all.extend(groups.into_iter().filter(|g| g.base.len() > 1));
@@ -294,9 +290,7 @@ impl Trial {
     fn tallies(&self) -> Vec<Tally<'_>> {
         let Some(last) = self.repeats.last() else { return Vec::new() };
         let tally = |last: &'_ Finding| {
-            let all = || {
-                self.repeats.iter().flatten().filter(|f| f.class == last.class && f.name == last.name)
-            };
+            let all = || self.repeats.iter().flatten().filter(|f| f.class == last.class && f.name == last.name);
             let above = all().filter(|f| f.outcome == Outcome::Above).count();
             let clears = |f: &&Finding| match f.outcome {
                 Outcome::Within => true,
@@ -319,7 +313,10 @@ impl Trial {
         let n = self.repeats.len();
         for Tally { last, above, cleared } in self.tallies() {
             let (verdict, why) = if last.streams {
-                (Verdict::Advisory, "its time is that of reading memory, which is not judged; its bytes are (T0)".to_owned())
+                (
+                    Verdict::Advisory,
+                    "its time is that of reading memory, which is not judged; its bytes are (T0)".to_owned(),
+                )
             } else if above >= Self::NEEDED && cleared == 0 {
                 (Verdict::Fail, format!("above the limit in {above} of {n} repeats, within it in none"))
             } else if above > 0 {

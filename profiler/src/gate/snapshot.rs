@@ -226,7 +226,9 @@ pub enum SnapshotError {
         source: std::io::Error,
     },
     /// Not TOML, or keys and values of something else.
-    #[error("{file}: expected a gate file (`brick gate record MODEL -o FILE` writes one), found something else:\n{source}")]
+    #[error(
+        "{file}: expected a gate file (`brick gate record MODEL -o FILE` writes one), found something else:\n{source}"
+    )]
     Form {
         /// Its name.
         file: String,
@@ -274,8 +276,7 @@ impl Snapshot {
     /// The file cannot be read, or [`parse`](Self::parse) refuses it.
     pub fn read(path: &Path) -> Result<Self, SnapshotError> {
         let file = path.display().to_string();
-        let text =
-            std::fs::read_to_string(path).map_err(|source| SnapshotError::Io { file: file.clone(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| SnapshotError::Io { file: file.clone(), source })?;
         Self::parse(&file, &text)
     }
 

@@ -276,9 +276,15 @@ impl Machine {
                 let steps_ns: Vec<f64> = (0..4)
                     .map(|i| {
                         // A tail as of Pareto: some calls take many times as long.
-                        let tail = if self.uniform() < self.interrupted { self.uniform().max(1e-3).powf(-0.7) } else { 1.0 };
+                        let tail =
+                            if self.uniform() < self.interrupted { self.uniform().max(1e-3).powf(-0.7) } else { 1.0 };
                         let work = if arm == 2 && i == slower { factor } else { 1.0 };
-                        60_000.0 * work * speed * tail * placed[4 * arm + i] * (1.0 + self.noise * (self.uniform() - 0.5))
+                        60_000.0
+                            * work
+                            * speed
+                            * tail
+                            * placed[4 * arm + i]
+                            * (1.0 + self.noise * (self.uniform() - 0.5))
                     })
                     .collect();
                 Sample { wall_ns: steps_ns.iter().sum::<f64>() + 1000.0, steps_ns }
@@ -304,11 +310,16 @@ fn failed(trial: &Trial) -> Vec<String> {
 
 #[test]
 fn the_same_program_never_fails_whatever_the_machine_does() {
-    for (noise, interrupted, placement) in [(0.01, 0.1, 0.005), (0.1, 0.3, 0.01), (0.3, 0.5, 0.03), (0.02, 0.05, 0.06)] {
+    for (noise, interrupted, placement) in [(0.01, 0.1, 0.005), (0.1, 0.3, 0.01), (0.3, 0.5, 0.03), (0.02, 0.05, 0.06)]
+    {
         for seed in 0..50 {
             let mut machine = Machine { noise, interrupted, placement, ..Machine::new(seed) };
             let trial = machine.trial(0, 1.0);
-            assert_eq!(failed(&trial), [""; 0], "noise {noise}, interrupted {interrupted}, placement {placement}, {seed}");
+            assert_eq!(
+                failed(&trial),
+                [""; 0],
+                "noise {noise}, interrupted {interrupted}, placement {placement}, {seed}"
+            );
         }
     }
 }
@@ -433,12 +444,10 @@ fn report() -> Report {
     let measured = Measured { value: 0.41, interval: None, limit: Some(0.25), control: None, pairs: Some(42) };
     let why = "105.0 µs, at least 43.1 µs by the limits of this machine";
     checks.push(Check::new(Tier::Roofline, "a token at 64", Verdict::Advisory, why).with(measured));
-    let mut report = Report::new("gates/a_b.gate.toml", "smollm2", "Some CPU · 2 cores, 2 threads · avx2", checks);
-    report.build = crate::profile::BuildInfo {
-        version: "0.1.0".into(),
-        target: "x86_64-linux".into(),
-        debug_assertions: false,
-    };
+    let mut report =
+        Report::new("gates/a_b.gate.toml", "smollm2", "Some CPU · 2 cores, 2 threads · avx2 · brick 0.1.0", checks);
+    report.build =
+        crate::profile::BuildInfo { version: "0.1.0".into(), target: "x86_64-linux".into(), debug_assertions: false };
     report
 }
 

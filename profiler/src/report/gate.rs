@@ -89,15 +89,9 @@ impl Report {
     }
 
     fn subject(&self) -> String {
+        // The machine's fingerprint names the version.
         let Self { file, model, machine, build, .. } = self;
-        format!(
-            "{} · model {} · {} · brick {} {}",
-            clean(file),
-            clean(model),
-            clean(machine),
-            build.version,
-            build.target
-        )
+        format!("{} · model {} · {} · {}", clean(file), clean(model), clean(machine), build.target)
     }
 
     /// Checks that are told one by one: what did not pass, and what was not measured but should be known.
@@ -119,8 +113,11 @@ impl Report {
         let tiers = [Tier::Facts, Tier::Instructions, Tier::Ratio, Tier::Roofline].into_iter().filter_map(|tier| {
             let of = |v| self.checks.iter().filter(|c| c.tier == tier && c.verdict == v).count();
             let all = [Verdict::Pass, Verdict::Fail, Verdict::Inconclusive, Verdict::Advisory, Verdict::Skipped];
-            let parts: Vec<String> =
-                all.into_iter().filter(|v| of(*v) > 0).map(|v| format!("{} {}", of(v), v.word().to_lowercase())).collect();
+            let parts: Vec<String> = all
+                .into_iter()
+                .filter(|v| of(*v) > 0)
+                .map(|v| format!("{} {}", of(v), v.word().to_lowercase()))
+                .collect();
             (!parts.is_empty()).then(|| format!("{} {}: {}", tier.name(), tier.about(), parts.join(", ")))
         });
         tiers.collect::<Vec<_>>().join(" · ")

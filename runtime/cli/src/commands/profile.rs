@@ -167,7 +167,7 @@ fn show(args: &ProfileArgs, profile: &Profile) -> anyhow::Result<()> {
 }
 
 /// Writes a file so that it is never seen half-written.
-fn write_atomically(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(super) fn write_atomically(path: &Path, text: &str) -> anyhow::Result<()> {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let write = || -> std::io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(dir)?;
