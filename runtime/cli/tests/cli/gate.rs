@@ -243,7 +243,7 @@ fn the_same_program_never_fails_while_others_take_the_processor() {
                 }
             });
         }
-        let outputs: Vec<Output> = (0..50).map(|_| against_itself(&shell, "").run()).collect();
+        let outputs: Vec<Output> = (0..50).map(|_| against_itself(&shell, "--rounds 18").run()).collect();
         stop.store(true, Ordering::Relaxed);
         for output in outputs {
             assert_eq!(output.code, Some(0), "{output}");
