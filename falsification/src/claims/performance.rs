@@ -109,7 +109,9 @@ fn f087(_: &Context) -> Outcome {
     let step = failed(Some(&Fault::ExtraStep))?;
     require(step.iter().any(|n| n == "plan.barriers_per_token"), "an extra step is seen", || step.join(", "))?;
     let fusion = failed(Some(&Fault::WithoutPass { pass: "fuse-qkv".into() }))?;
-    require(fusion.iter().any(|n| n == "brick blk.*.attn_qkv"), "a lost fusion is named", || fusion.join(", "))?;
+    // Its layers have weights of different types, so each is a group of its own.
+    let named = fusion.iter().any(|n| n.starts_with("brick blk.*.attn_qkv"));
+    require(named, "a lost fusion is named", || fusion.join(", "))?;
     Ok(format!(
         "50 of 50 runs with +10 % failed by name, 0 of 50 without; an extra step changed {} facts, a lost fusion {}",
         step.len(),
