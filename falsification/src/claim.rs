@@ -29,11 +29,13 @@ pub enum Family {
     Structure,
     /// Mistakes that others made and that must not come back (TRAP-01–TRAP-31).
     Trap,
+    /// How speed is judged (F085, F087).
+    Performance,
 }
 
 impl Family {
     /// Every family, in the order of the board.
-    pub const ALL: [Family; 9] = [
+    pub const ALL: [Family; 10] = [
         Self::Brick,
         Self::Budget,
         Self::Backend,
@@ -43,6 +45,7 @@ impl Family {
         Self::Scoring,
         Self::Structure,
         Self::Trap,
+        Self::Performance,
     ];
 
     /// The name used in every report.
@@ -57,6 +60,7 @@ impl Family {
             Self::Scoring => "scores",
             Self::Structure => "model structure",
             Self::Trap => "correctness traps",
+            Self::Performance => "performance gates",
         }
     }
 }

@@ -51,6 +51,7 @@
 //! | [`exec_graph`] | what called, contained and launched what |
 //! | [`diff`], [`paired`] | two profiles side by side; ratios of pairs and their intervals |
 //! | [`score`], [`tiles`] | points and grades; time by level of the memory hierarchy |
+//! | [`gate`] | performance gates: recorded facts, paired ratios, verdicts |
 
 #![forbid(unsafe_code)]
 
@@ -58,6 +59,7 @@ pub mod budget;
 mod clock;
 pub mod diff;
 pub mod exec_graph;
+pub mod gate;
 pub mod machine;
 pub mod profile;
 mod record;

@@ -1,17 +1,23 @@
-//! Tells the program which commit and compiler it was built from, for reports. Neither is needed: an unpacked archive has no commit.
+//! Tells the program what it was built from and how: reports name commit and compiler, and instruction counts on record hold for one
+//! compiler and its options. None of it is needed: an unpacked archive has no commit.
 
 use std::path::Path;
 use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
     if let Some(commit) = commit() {
         println!("cargo:rustc-env=BRICK_GIT={commit}");
     }
-    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
-    if let Some(version) = output(&rustc, &["--version"]) {
-        println!("cargo:rustc-env=BRICK_RUSTC={}", version.trim_start_matches("rustc "));
-    }
+    let var = |name| std::env::var(name).unwrap_or_default();
+    let version = output(&var("RUSTC"), &["--version"]).unwrap_or_default();
+    println!("cargo:rustc-env=BRICK_RUSTC={}", version.trim_start_matches("rustc "));
+    // Separated by unit separators.
+    let flags = var("CARGO_ENCODED_RUSTFLAGS").replace('\u{1f}', " ");
+    let flags = if flags.is_empty() { String::new() } else { format!(", {flags}") };
+    let (target, profile, level) = (var("TARGET"), var("PROFILE"), var("OPT_LEVEL"));
+    println!("cargo:rustc-env=BRICK_BUILD={version}, {target}, {profile} (opt-level {level}){flags}");
 }
 
 /// The commit's short hash. Whether files have changed since is not said: that would have to be looked up at every build.

@@ -304,6 +304,13 @@ impl Engine {
         &mut self.plan
     }
 
+    /// Gives the plan working memory of `bytes` behind its own, for buffers added on purpose.
+    pub(crate) fn grow_arena(&mut self, bytes: usize) -> Result<(), EngineError> {
+        self.arena = Arena::new(self.plan.arena_bytes.saturating_add(bytes))?;
+        self.logits_rows = 0;
+        Ok(())
+    }
+
     /// Rows of the vocabulary.
     pub fn vocab(&self) -> usize {
         self.vocab

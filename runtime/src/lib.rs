@@ -1,10 +1,14 @@
 //! *Running* a model: plan, scheduler, KV cache, sampler, session.
 
+pub mod allocations;
 pub mod arena;
 pub mod batch;
 pub mod check;
 pub mod engine;
 mod exec;
+pub mod facts;
+#[doc(hidden)]
+pub mod fault;
 pub mod kv;
 pub mod model;
 pub mod perplexity;

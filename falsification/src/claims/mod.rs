@@ -6,6 +6,7 @@ mod budget;
 mod execution_graph;
 mod fixtures;
 mod package;
+mod performance;
 mod profiler;
 mod scoring;
 mod structure;
@@ -27,6 +28,7 @@ pub fn registry() -> Vec<Claim> {
         scoring::CLAIMS,
         structure::CLAIMS,
         traps::CLAIMS,
+        performance::CLAIMS,
     ]
     .concat()
 }

@@ -44,6 +44,13 @@ enum Run {
     Place,
 }
 
+impl Pass {
+    /// Whether it gives another graph (rather than finding something out about one).
+    pub fn rewrites(&self) -> bool {
+        matches!(self.run, Run::Rewrite(_))
+    }
+}
+
 /// A graph with what the annotating passes found out about it.
 #[derive(Debug, Clone)]
 pub struct Compiled {
@@ -107,9 +114,24 @@ pub fn run_all(graph: &Graph, max_rows: MaxRows) -> Result<Compiled, GraphError>
 /// # Errors
 /// As [`run_until`].
 pub fn fuse_all(graph: &Graph) -> Result<Graph, GraphError> {
-    let rewrites: Vec<Pass> = pipeline().iter().filter(|p| matches!(p.run, Run::Rewrite(_))).copied().collect();
+    let rewrites: Vec<Pass> = pipeline().iter().filter(|p| p.rewrites()).copied().collect();
     // No rewrite looks at the size of a batch.
     Ok(run(graph, &rewrites, MaxRows { tokens: 0, wanted: 0 })?.graph)
+}
+
+/// [`fuse_all`] without one of the rewrites: what a gate must notice.
+///
+/// # Errors
+/// [`GraphError::UnknownPass`] unless it is a rewrite; whatever another pass returns.
+#[doc(hidden)]
+pub fn fuse_all_but(graph: &Graph, name: &str) -> Result<Graph, GraphError> {
+    let rewrites: Vec<Pass> = pipeline().iter().filter(|p| p.rewrites()).copied().collect();
+    let others: Vec<Pass> = rewrites.iter().filter(|p| p.name != name).copied().collect();
+    if others.len() == rewrites.len() {
+        let known: Vec<&str> = rewrites.iter().map(|p| p.name).collect();
+        return Err(GraphError::UnknownPass { name: name.to_owned(), known: known.join(", ") });
+    }
+    Ok(run(graph, &others, MaxRows { tokens: 0, wanted: 0 })?.graph)
 }
 
 fn run(graph: &Graph, passes: &[Pass], max_rows: MaxRows) -> Result<Compiled, GraphError> {

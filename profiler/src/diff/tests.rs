@@ -99,7 +99,9 @@ fn bricks_of_one_profile_are_contributions_without_a_ratio() {
     let (mut a, b) = (long(20, 1, "", 1.0), long(20, 2, "", 1.0));
     let gone = a.phases[0].steps.iter().position(|s| s.name == "blk.0.ffn_act").unwrap();
     a.phases[0].steps.remove(gone);
-    a.phases[0].timeline.iter_mut().for_each(|f| drop(f.steps_us.remove(gone)));
+    a.phases[0].timeline.iter_mut().for_each(|f| {
+        let _ = f.steps_us.remove(gone);
+    });
     a.model.graph_hash = Some("other".into());
     a.run.threads = 1;
     let diff = ProfileDiff::new(&a, &b, DiffOptions::default()).unwrap();

@@ -124,7 +124,7 @@ fn at_least_one_thread(one: f64, all: f64) -> PerThreads {
 
 impl Fingerprint {
     /// What a measurement on this processor depends on.
-    pub(super) fn of(cpu: &CpuTopology) -> Self {
+    pub fn of(cpu: &CpuTopology) -> Self {
         Self {
             cpu_model: cpu.model.clone(),
             physical_cores: cpu.physical_cores,

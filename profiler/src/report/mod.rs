@@ -10,9 +10,11 @@
 //! | `profile` | a [`crate::Profile`] as tables and lines |
 //! | `diff`, `score` | [`crate::diff`], [`crate::score`] |
 //! | `machine` | a [`crate::Machine`] |
+//! | `gate` | a [`crate::gate::Report`] |
 
 mod diff;
 mod format;
+mod gate;
 mod machine;
 mod profile;
 mod score;

@@ -1,11 +1,14 @@
 //! Every command, flag and help text.
 
+mod gate;
+
 use std::path::PathBuf;
 
 use brick_runtime::Speculation;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::exit;
+pub(crate) use gate::{GateArgs, GateCall, GateCheckArgs, GateCommand, GateRecordArgs, GateWorkerArgs};
 
 /// Runs language models as graphs of bricks and accounts for every brick of every token.
 #[derive(Debug, Parser)]
@@ -62,6 +65,11 @@ pub(crate) enum Command {
     Graph(GraphArgs),
     /// Compare every brick with its scalar reference; name the first that diverges
     Check(CheckArgs),
+    /// Performance gates for CI: record exact facts of a model, and check against them
+    Gate(GateArgs),
+    /// Measures forward calls for another brick, over standard input and output
+    #[command(hide = true)]
+    GateWorker(GateWorkerArgs),
     /// Text to token ids and back
     Tokenize(TokenizeArgs),
     /// What a model file holds: metadata, tensors, parameters, bytes by type

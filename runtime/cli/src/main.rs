@@ -21,6 +21,10 @@ use clap::Parser;
 
 use crate::args::Cli;
 
+/// Counts when `brick gate` wants to know what a token allocates, and else costs a load of a flag per allocation.
+#[global_allocator]
+static ALLOCATOR: brick_runtime::allocations::CountingAllocator = brick_runtime::allocations::CountingAllocator;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     output::set_color(cli.global.color);

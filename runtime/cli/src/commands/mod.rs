@@ -5,6 +5,7 @@ mod chat;
 mod check;
 mod completions;
 mod falsify;
+mod gate;
 mod graph;
 mod inspect;
 mod machine;
@@ -34,6 +35,8 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Perplexity(a) => perplexity::perplexity(&a),
         Command::Graph(a) => graph::graph(&a),
         Command::Check(a) => check::check(&a),
+        Command::Gate(a) => gate::gate(&a),
+        Command::GateWorker(a) => gate::worker(&a),
         Command::Tokenize(a) => tokenize::tokenize(&a),
         Command::Inspect(a) => inspect::inspect(&a),
         Command::Machine(a) => machine::machine(&a),

@@ -2,14 +2,17 @@
 
 use crate::shell::Shell;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 18] = [
     "run",
     "chat",
     "profile",
+    "report",
+    "score",
     "bench",
     "perplexity",
     "graph",
     "check",
+    "gate",
     "tokenize",
     "inspect",
     "machine",
@@ -28,6 +31,9 @@ fn every_help_text() {
     insta::assert_snapshot!("brick", help("--help"));
     for command in COMMANDS {
         insta::assert_snapshot!(command, help(&format!("{command} --help")));
+    }
+    for command in ["record", "check"] {
+        insta::assert_snapshot!(format!("gate-{command}"), help(&format!("gate {command} --help")));
     }
 }
 

@@ -10,6 +10,7 @@ mod bad_files;
 mod bad_usage;
 mod bench;
 mod check;
+mod gate;
 mod generate;
 mod help;
 mod inspect;

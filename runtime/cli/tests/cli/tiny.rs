@@ -5,8 +5,6 @@ use bricks::DType;
 
 pub(crate) const HIDDEN: u64 = 64;
 pub(crate) const LAYERS: u64 = 2;
-/// Key-value heads' width: two heads of 16.
-pub(crate) const KV: u64 = 32;
 pub(crate) const FFN: u64 = 128;
 /// The 256 bytes, beginning and end of text.
 pub(crate) const VOCAB: u64 = 258;
@@ -16,15 +14,31 @@ pub(crate) fn model() -> Vec<u8> {
     writer().to_bytes().unwrap()
 }
 
+/// The sizes of a model with four heads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) hidden: u64,
+    pub(crate) layers: u64,
+    pub(crate) ffn: u64,
+    pub(crate) context: u32,
+}
+
 /// The model, before it is written. Its text is bytes: token ids are byte values in the order of GPT-2's alphabet.
 pub(crate) fn writer() -> GgufWriter<'static> {
+    writer_of(Shape { hidden: HIDDEN, layers: LAYERS, ffn: FFN, context: 96 })
+}
+
+/// A model of another size.
+pub(crate) fn writer_of(Shape { hidden, layers, ffn, context }: Shape) -> GgufWriter<'static> {
+    // Half as many key-value heads.
+    let kv = hidden / 2;
     let mut w = GgufWriter::new();
     w.set("general.architecture", "llama")
         .set("general.name", "tiny")
-        .set("llama.block_count", LAYERS as u32)
-        .set("llama.context_length", 96_u32)
-        .set("llama.embedding_length", HIDDEN as u32)
-        .set("llama.feed_forward_length", FFN as u32)
+        .set("llama.block_count", layers as u32)
+        .set("llama.context_length", context)
+        .set("llama.embedding_length", hidden as u32)
+        .set("llama.feed_forward_length", ffn as u32)
         .set("llama.attention.head_count", 4_u32)
         .set("llama.attention.head_count_kv", 2_u32)
         .set("llama.attention.layer_norm_rms_epsilon", 1e-5_f32)
@@ -39,25 +53,25 @@ pub(crate) fn writer() -> GgufWriter<'static> {
     let kinds: Vec<i32> = (0..VOCAB).map(|id| if id < 256 { 1 } else { 3 }).collect();
     w.set("tokenizer.ggml.tokens", tokens).set("tokenizer.ggml.token_type", kinds);
 
-    matrix(&mut w, "token_embd.weight", HIDDEN, VOCAB);
-    for i in 0..LAYERS {
-        ones(&mut w, &format!("blk.{i}.attn_norm.weight"));
-        matrix(&mut w, &format!("blk.{i}.attn_q.weight"), HIDDEN, HIDDEN);
-        matrix(&mut w, &format!("blk.{i}.attn_k.weight"), HIDDEN, KV);
-        matrix(&mut w, &format!("blk.{i}.attn_v.weight"), HIDDEN, KV);
-        matrix(&mut w, &format!("blk.{i}.attn_output.weight"), HIDDEN, HIDDEN);
-        ones(&mut w, &format!("blk.{i}.ffn_norm.weight"));
-        matrix(&mut w, &format!("blk.{i}.ffn_gate.weight"), HIDDEN, FFN);
-        matrix(&mut w, &format!("blk.{i}.ffn_up.weight"), HIDDEN, FFN);
-        matrix(&mut w, &format!("blk.{i}.ffn_down.weight"), FFN, HIDDEN);
+    matrix(&mut w, "token_embd.weight", hidden, VOCAB);
+    for i in 0..layers {
+        ones(&mut w, &format!("blk.{i}.attn_norm.weight"), hidden);
+        matrix(&mut w, &format!("blk.{i}.attn_q.weight"), hidden, hidden);
+        matrix(&mut w, &format!("blk.{i}.attn_k.weight"), hidden, kv);
+        matrix(&mut w, &format!("blk.{i}.attn_v.weight"), hidden, kv);
+        matrix(&mut w, &format!("blk.{i}.attn_output.weight"), hidden, hidden);
+        ones(&mut w, &format!("blk.{i}.ffn_norm.weight"), hidden);
+        matrix(&mut w, &format!("blk.{i}.ffn_gate.weight"), hidden, ffn);
+        matrix(&mut w, &format!("blk.{i}.ffn_up.weight"), hidden, ffn);
+        matrix(&mut w, &format!("blk.{i}.ffn_down.weight"), ffn, hidden);
     }
-    ones(&mut w, "output_norm.weight");
-    w.tensor_f32("output.weight", &[HIDDEN, VOCAB], &noise("output.weight", HIDDEN * VOCAB));
+    ones(&mut w, "output_norm.weight", hidden);
+    w.tensor_f32("output.weight", &[hidden, VOCAB], &noise("output.weight", hidden * VOCAB));
     w
 }
 
-fn ones(w: &mut GgufWriter<'_>, name: &str) {
-    w.tensor_f32(name, &[HIDDEN], &[1.0; HIDDEN as usize]);
+fn ones(w: &mut GgufWriter<'_>, name: &str, hidden: u64) {
+    w.tensor_f32(name, &[hidden], &vec![1.0; hidden as usize]);
 }
 
 /// A Q8_0 matrix: blocks of an F16 scale (1/512) and 32 codes.
