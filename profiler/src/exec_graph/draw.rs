@@ -5,10 +5,26 @@ use std::fmt::Write;
 use super::graph::ExecutionGraph;
 use super::node::{EdgeKind, ExecNode, NodeKind};
 
+/// What the colour of a node says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Heat {
+    /// Time, compared among nodes of the same kind: white for none at all, red for the most.
+    #[default]
+    Time,
+    /// Distance from the roofline: green at the least time the machine allows, yellow at about three times that, red at
+    /// ten times or more. Nodes without a bound have no colour.
+    Roofline,
+}
+
 impl ExecutionGraph {
-    /// The graph in Graphviz DOT. The hotter a node, the redder: times are compared among nodes of the same kind.
+    /// The graph in Graphviz DOT, coloured by [`Heat::Time`].
     pub fn to_dot(&self) -> String {
-        let heat = self.heat();
+        self.to_dot_by(Heat::Time)
+    }
+
+    /// The graph in Graphviz DOT.
+    pub fn to_dot_by(&self, heat: Heat) -> String {
+        let heat = self.heat(heat);
         let mut out = String::from(
             "digraph execution {\n  rankdir=TB;\n  node [style=filled, fillcolor=\"#ffffff\", fontname=\"sans-serif\"];\n",
         );
@@ -37,9 +53,14 @@ impl ExecutionGraph {
         out
     }
 
-    /// The graph as a Mermaid flowchart, coloured like [`to_dot`](Self::to_dot).
+    /// The graph as a Mermaid flowchart, coloured by [`Heat::Time`].
     pub fn to_mermaid(&self) -> String {
-        let heat = self.heat();
+        self.to_mermaid_by(Heat::Time)
+    }
+
+    /// The graph as a Mermaid flowchart.
+    pub fn to_mermaid_by(&self, heat: Heat) -> String {
+        let heat = self.heat(heat);
         let mut out = String::from("flowchart TD\n");
         for (i, node) in self.nodes().iter().enumerate() {
             let (open, close) = match node.kind {
@@ -64,17 +85,33 @@ impl ExecutionGraph {
         out
     }
 
-    /// Colour of a timed node: white for no time at all, red for the most of any node of its kind.
-    fn heat(&self) -> impl Fn(&ExecNode) -> Option<String> {
+    /// Colours of nodes.
+    fn heat(&self, heat: Heat) -> impl Fn(&ExecNode) -> Option<String> {
         let most = NodeKind::ALL
             .map(|kind| self.nodes().iter().filter(|n| n.kind == kind).filter_map(|n| n.time_ns).max().unwrap_or(0));
-        move |node| {
-            let most = most[node.kind as usize].max(1);
-            let share = node.time_ns? as f64 / most as f64;
-            let rest = 255 - (share.clamp(0.0, 1.0) * 175.0).round() as u8;
-            Some(format!("#ff{rest:02x}{rest:02x}"))
+        move |node| match heat {
+            Heat::Time => {
+                let most = most[node.kind as usize].max(1);
+                let share = node.time_ns? as f64 / most as f64;
+                let rest = 255 - (share.clamp(0.0, 1.0) * 175.0).round() as u8;
+                Some(format!("#ff{rest:02x}{rest:02x}"))
+            }
+            Heat::Roofline => {
+                let (time, bound) = (node.time_ns?, node.bound_ns?);
+                // A node faster than its bound is at it: bounds are as good as the measurement of the machine.
+                (time > 0).then(|| distance_color((time as f64 / (bound as f64).max(1.0)).max(1.0).log10()))
+            }
         }
     }
+}
+
+/// Green, yellow, red over one decade.
+fn distance_color(decades: f64) -> String {
+    const STOPS: [[f64; 3]; 3] = [[111.0, 194.0, 138.0], [255.0, 224.0, 138.0], [255.0, 80.0, 80.0]];
+    let at = decades.clamp(0.0, 1.0) * 2.0;
+    let from = usize::from(at >= 1.0);
+    let mix = |i: usize| (STOPS[from][i] + (STOPS[from + 1][i] - STOPS[from][i]) * (at - from as f64)).round() as u8;
+    format!("#{:02x}{:02x}{:02x}", mix(0), mix(1), mix(2))
 }
 
 /// A label between double quotes. Names are free of control characters already.

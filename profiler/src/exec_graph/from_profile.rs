@@ -2,11 +2,11 @@
 
 use super::graph::ExecutionGraph;
 use super::node::{Dim3, ExecNode};
-use crate::profile::{LayerRow, PhaseProfile, Profile};
+use crate::profile::{LayerRow, PhaseProfile, Profile, StepRow};
 use crate::step::Phase;
 
 impl ExecutionGraph {
-    /// The graph of a phase, with mean times per token; `None` if no forward of the phase was recorded.
+    /// The graph of a phase, with mean times and bounds per token; `None` if no forward of the phase was recorded.
     ///
     /// Kernels show the gang's threads and the mean rows of a batch as their launch. Where steps were not timed, layers are
     /// all there is.
@@ -14,7 +14,8 @@ impl ExecutionGraph {
         let p = profile.phase(phase)?;
         let mut graph = Self::new();
         let wall = p.measured.wall_us / p.measured.tokens.max(1) as f64;
-        graph.push_scope(ExecNode::function(format!("{} {phase}", profile.model.name)).timed(ns(wall)));
+        let root = ExecNode::function(format!("{} {phase}", profile.model.name));
+        graph.push_scope(root.timed(ns(wall)).bounded(bound(p.steps.iter())));
         if p.steps.is_empty() {
             for row in &p.layers {
                 graph.add(layer(row));
@@ -38,11 +39,12 @@ impl ExecutionGraph {
             if let Some(index) = step.layer.filter(|_| open.is_none()) {
                 // Rows of layers come in the order of the plan, as steps do.
                 let row = layers.by_ref().find(|l| l.layer == Some(index));
-                self.push_scope(row.map_or_else(|| ExecNode::layer(index), layer));
+                let node = row.map_or_else(|| ExecNode::layer(index), layer);
+                self.push_scope(node.bounded(bound(p.steps.iter().filter(|s| s.layer == Some(index)))));
                 open = Some(index);
             }
             let time = ns(step.measured.mean_us_per_token);
-            self.push_scope(ExecNode::brick(&step.name).timed(time));
+            self.push_scope(ExecNode::brick(&step.name).timed(time).bounded(bound(std::iter::once(step))));
             self.record_kernel_launch(&step.kernel, threads, Dim3::from(rows), 0);
             let _ = self.pop_scope();
         }
@@ -50,6 +52,13 @@ impl ExecutionGraph {
             let _ = self.pop_scope();
         }
     }
+}
+
+/// Least time of steps together, in nanoseconds per token; `None` unless each has a bound.
+fn bound<'a>(mut steps: impl Iterator<Item = &'a StepRow>) -> Option<u64> {
+    let first = steps.next()?.derived.bound.as_ref()?.us_per_token;
+    let us = steps.try_fold(first, |sum, s| Some(sum + s.derived.bound.as_ref()?.us_per_token))?;
+    Some(ns(us))
 }
 
 fn threads(profile: &Profile) -> u32 {

@@ -25,6 +25,7 @@ mod tree;
 mod tests;
 
 pub use csr::Csr;
+pub use draw::Heat;
 pub use graph::{ExecGraphError, ExecutionGraph};
 pub use node::{Dim3, Edge, EdgeKind, ExecNode, Launch, NodeId, NodeKind};
 pub use ptx::{PtxHash, PtxRegistry};

@@ -129,6 +129,9 @@ pub struct ExecNode {
     pub name: String,
     /// Measured nanoseconds, if it was timed.
     pub time_ns: Option<u64>,
+    /// The least time the machine's limits allow, if it is known. Derived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_ns: Option<u64>,
     /// Of a kernel: how it was launched.
     pub launch: Option<Launch>,
     /// Of a kernel: its source in a [`super::PtxRegistry`].
@@ -138,7 +141,7 @@ pub struct ExecNode {
 impl ExecNode {
     /// A node without time.
     pub fn new(kind: NodeKind, name: impl Into<String>) -> Self {
-        Self { kind, name: name.into(), time_ns: None, launch: None, ptx: None }
+        Self { kind, name: name.into(), time_ns: None, bound_ns: None, launch: None, ptx: None }
     }
 
     /// `Layer <index>`.
@@ -160,6 +163,12 @@ impl ExecNode {
     #[must_use]
     pub fn timed(self, ns: u64) -> Self {
         Self { time_ns: Some(ns), ..self }
+    }
+
+    /// The same node with the least time the machine's limits allow, if it is known.
+    #[must_use]
+    pub fn bounded(self, ns: Option<u64>) -> Self {
+        Self { bound_ns: ns, ..self }
     }
 
     /// Name, time and launch on one line, with `gap` between them. Times are µs with one decimal.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::{Csr, Dim3, Edge, EdgeKind, ExecGraphError, ExecNode, ExecutionGraph, NodeId, NodeKind};
+use super::{Csr, Dim3, Edge, EdgeKind, ExecGraphError, ExecNode, ExecutionGraph, Heat, NodeId, NodeKind};
 use crate::record::SyncMode;
 use crate::step::Phase;
 use crate::testing::{profile, profile_in};
@@ -181,6 +181,46 @@ fn the_hottest_node_of_a_kind_is_the_reddest() {
     assert!(line(1).contains("fillcolor=\"#ff5050\""), "{}", line(1));
     assert!(line(4).contains("fillcolor=\"#ffd4d4\""), "{}", line(4));
     assert!(!line(0).contains("fillcolor"), "{}", line(0));
+}
+
+#[test]
+fn distance_from_the_roofline_goes_from_green_to_red() {
+    let mut g = ExecutionGraph::new();
+    for (name, time, bound) in
+        [("at", 100, Some(100)), ("three", 316, Some(100)), ("ten", 1000, Some(100)), ("worse", 9000, Some(100))]
+    {
+        g.add(ExecNode::brick(name).timed(time).bounded(bound));
+    }
+    g.add(ExecNode::brick("faster").timed(50).bounded(Some(100)));
+    g.add(ExecNode::brick("unknown").timed(50));
+    let dot = g.to_dot_by(Heat::Roofline);
+    let color = |name: &str| {
+        let line = dot.lines().find(|l| l.contains(&format!("label=\"{name}\\n"))).unwrap();
+        line.split_once("fillcolor=\"").map(|(_, rest)| &rest[..7])
+    };
+    let colors = ["at", "three", "ten", "worse", "faster", "unknown"].map(color);
+    let expected = ["#6fc28a", "#ffe08a", "#ff5050", "#ff5050", "#6fc28a"];
+    assert_eq!(colors[..5], expected.map(Some));
+    assert_eq!(colors[5], None, "without a bound there is no distance");
+    let mermaid = g.to_mermaid_by(Heat::Roofline);
+    assert_eq!(mermaid.lines().filter(|l| l.starts_with("  style ")).count(), 5);
+    assert_eq!((g.to_dot(), g.to_mermaid()), (g.to_dot_by(Heat::Time), g.to_mermaid_by(Heat::Time)));
+}
+
+#[test]
+fn bounds_of_bricks_add_up() {
+    let g = ExecutionGraph::from_profile(&profile(), Phase::Decode).unwrap();
+    let bound = |id: NodeId| g.node(id).unwrap().bound_ns.unwrap() as f64;
+    let bricks = |within: NodeId| g.children(within).filter(|c| g.node(*c).unwrap().kind == NodeKind::Brick);
+    let root = g.roots().next().unwrap();
+    let mut all: f64 = bricks(root).map(bound).sum();
+    for layer in g.children(root).filter(|c| g.node(*c).unwrap().kind == NodeKind::Layer) {
+        let sum: f64 = bricks(layer).map(bound).sum();
+        assert!((bound(layer) - sum).abs() <= 8.0, "each is rounded to a nanosecond");
+        all += sum;
+    }
+    assert!((bound(root) - all).abs() <= 19.0);
+    insta::assert_snapshot!("dot_by_roofline", g.to_dot_by(Heat::Roofline));
 }
 
 #[test]
