@@ -49,6 +49,7 @@
 //! | [`profile`] | the recording as data; its JSON Schema |
 //! | [`Style`], [`ReportOptions`] | the same as text and Markdown |
 //! | [`exec_graph`] | what called, contained and launched what |
+//! | [`Profile::to_html`], [`Profile::to_chrome_trace`], … | the same for browsers, trace viewers, flame graphs |
 //! | [`diff`], [`paired`] | two profiles side by side; ratios of pairs and their intervals |
 //! | [`score`], [`tiles`] | points and grades; time by level of the memory hierarchy |
 //! | [`gate`] | performance gates: recorded facts, paired ratios, verdicts |
@@ -59,6 +60,7 @@ pub mod budget;
 mod clock;
 pub mod diff;
 pub mod exec_graph;
+mod export;
 pub mod gate;
 pub mod machine;
 pub mod profile;
@@ -74,6 +76,7 @@ pub mod tiles;
 pub use budget::{BudgetTable, BudgetViolation, StepBudgets};
 pub use clock::{Clock, ClockPrecision, ManualClock, TimeSource};
 pub use exec_graph::ExecutionGraph;
+pub use export::ExportError;
 pub use machine::Machine;
 pub use profile::{Profile, ProfileInputs};
 pub use record::{

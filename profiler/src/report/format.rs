@@ -1,7 +1,7 @@
 //! Numbers and names as text.
 
 /// A number with about four significant digits: `0.0012`, `0.123`, `12.35`, `123.5`, `12346`.
-pub(super) fn number(x: f64) -> String {
+pub(crate) fn number(x: f64) -> String {
     let digits = match x.abs() {
         a if a < 0.1 && a > 0.0 => 4,
         a if a < 10.0 => 3,

@@ -23,7 +23,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use format::clean;
+pub(crate) use format::{clean, number};
 pub use profile::ReportOptions;
 
 /// How text is drawn.
