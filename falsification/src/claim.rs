@@ -21,6 +21,8 @@ pub enum Family {
     Profiler,
     /// The execution graph (F111-G–F127-G).
     ExecutionGraph,
+    /// Tracing of values (F250–F275, F-STRUCT).
+    Tracing,
     /// Structure of loaded models (SF-1–SF-6).
     Structure,
     /// Mistakes that others made and that must not come back (TRAP-01–TRAP-31).
@@ -29,8 +31,16 @@ pub enum Family {
 
 impl Family {
     /// Every family, in the order of the board.
-    pub const ALL: [Family; 7] =
-        [Self::Brick, Self::Budget, Self::Backend, Self::Profiler, Self::ExecutionGraph, Self::Structure, Self::Trap];
+    pub const ALL: [Family; 8] = [
+        Self::Brick,
+        Self::Budget,
+        Self::Backend,
+        Self::Profiler,
+        Self::ExecutionGraph,
+        Self::Tracing,
+        Self::Structure,
+        Self::Trap,
+    ];
 
     /// The name used in every report.
     pub const fn name(self) -> &'static str {
@@ -40,6 +50,7 @@ impl Family {
             Self::Backend => "backend correctness",
             Self::Profiler => "profiler",
             Self::ExecutionGraph => "execution graph",
+            Self::Tracing => "value tracing",
             Self::Structure => "model structure",
             Self::Trap => "correctness traps",
         }

@@ -47,6 +47,7 @@
 //! | [`profile`] | the recording as data; its JSON Schema |
 //! | [`Style`], [`ReportOptions`] | the same as text and Markdown |
 //! | [`exec_graph`] | what called, contained and launched what |
+//! | [`trace`] | the values of forward calls: activations, attention, logits, rounding errors |
 
 #![forbid(unsafe_code)]
 
@@ -61,6 +62,7 @@ mod stats;
 mod step;
 #[cfg(test)]
 mod testing;
+pub mod trace;
 
 pub use budget::{BudgetTable, BudgetViolation, StepBudgets};
 pub use clock::{Clock, ClockPrecision, ManualClock, TimeSource};

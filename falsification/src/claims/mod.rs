@@ -8,6 +8,7 @@ mod fixtures;
 mod package;
 mod profiler;
 mod structure;
+mod tracing;
 mod traps;
 
 use crate::claim::Claim;
@@ -21,6 +22,7 @@ pub fn registry() -> Vec<Claim> {
         backend::CLAIMS,
         profiler::CLAIMS,
         execution_graph::CLAIMS,
+        tracing::CLAIMS,
         structure::CLAIMS,
         traps::CLAIMS,
     ]

@@ -10,10 +10,10 @@
 //! | `profile` | a [`crate::Profile`] as tables and lines |
 //! | `machine` | a [`crate::Machine`] |
 
-mod format;
+pub(crate) mod format;
 mod machine;
 mod profile;
-mod table;
+pub(crate) mod table;
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ mod perplexity;
 mod profile;
 mod run;
 mod tokenize;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Perplexity(a) => perplexity::perplexity(&a),
         Command::Graph(a) => graph::graph(&a),
         Command::Check(a) => check::check(&a),
+        Command::Trace(a) => trace::trace(&a),
         Command::Tokenize(a) => tokenize::tokenize(&a),
         Command::Inspect(a) => inspect::inspect(&a),
         Command::Machine(a) => machine::machine(&a),

@@ -92,7 +92,7 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
         },
     );
     if let Some(path) = &args.output {
-        write_atomically(path, &profile.to_json()?)?;
+        output::write_atomically(path, &profile.to_json()?)?;
     }
     show(args, &profile)?;
     match profile.enforce(policy) {
@@ -164,17 +164,4 @@ fn show(args: &ProfileArgs, profile: &Profile) -> anyhow::Result<()> {
         return output::print(&profile.to_markdown(&ReportOptions { steps, ..ReportOptions::default() }));
     }
     output::print_styled(&profile.to_text(&ReportOptions { style: output::style(), steps }))
-}
-
-/// Writes a file so that it is never seen half-written.
-fn write_atomically(path: &Path, text: &str) -> anyhow::Result<()> {
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }

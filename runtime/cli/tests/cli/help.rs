@@ -2,7 +2,7 @@
 
 use crate::shell::Shell;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "run",
     "chat",
     "profile",
@@ -10,6 +10,7 @@ const COMMANDS: [&str; 15] = [
     "perplexity",
     "graph",
     "check",
+    "trace",
     "tokenize",
     "inspect",
     "machine",

@@ -20,3 +20,4 @@ mod shell;
 mod signals;
 mod tiny;
 mod tokenize;
+mod trace;
