@@ -16,7 +16,7 @@ use brick_runtime::plan::StepKind;
 use brick_runtime::trace::{TraceError, TraceOptions, head_weights, trace, trace_with};
 use brick_runtime::{Batch, Engine, EngineOptions, GenerateOptions, Model, Row, Session};
 use bricks::cpu::attention::KvType;
-use common::{MODELS, engine, model, options, tokens};
+use common::{MODELS, model, options, tokens};
 
 fn tracing(config: ModelTracerConfig, tokens: usize) -> TraceOptions<'static> {
     TraceOptions { engine: EngineOptions { sequences: 1, ..options() }, tracer: config, tokens, against: None }
@@ -227,8 +227,7 @@ fn the_lens_of_the_last_layer_is_the_models_own_logits() {
 fn a_lens_of_some_layers_has_the_last_one_as_well() {
     let m = model("spm-tiny");
     let ids = tokens(5, m.spec.vocab, 6);
-    let config =
-        ModelTracerConfig { logit: true, activation: true, layers: Some(vec![0]), ..ModelTracerConfig::off() };
+    let config = ModelTracerConfig { logit: true, activation: true, layers: Some(vec![0]), ..ModelTracerConfig::off() };
     let t = traced(&m, &ids, config, 1);
     assert_eq!(t.traces().logit[0].layers, [0, m.spec.n_layers as u32 - 1]);
     assert!(t.traces().activation.iter().all(|a| a.layer_idx == 0));
@@ -264,10 +263,16 @@ fn weights_are_compared_by_name_and_are_exact_against_themselves() {
     let against = |gguf| TraceOptions { against: Some((gguf, "other.gguf")), ..tracing(config.clone(), 1) };
     let t = trace(&m, &ids, &against(&*m.gguf), &AtomicBool::new(false)).unwrap();
     let q = &t.traces().quant[0];
-    assert_eq!((q.basis, &*q.against, q.bricks.len()), (QuantizationBasis::Weights, "other.gguf", m.fused.weights().len()));
+    assert_eq!(
+        (q.basis, &*q.against, q.bricks.len()),
+        (QuantizationBasis::Weights, "other.gguf", m.fused.weights().len())
+    );
     assert!(q.bricks.iter().all(|b| b.is_exact() && b.cosine_similarity.unwrap() > 0.999_999 && b.snr_db.is_none()));
     let e = trace(&m, &ids, &against(&*other.gguf), &AtomicBool::new(false)).unwrap_err().to_string();
-    assert!(e.starts_with("other.gguf: tensor ") && e.contains("expected [") && e.contains("no file of the same"), "{e}");
+    assert!(
+        e.starts_with("other.gguf: tensor ") && e.contains("expected [") && e.contains("no file of the same"),
+        "{e}"
+    );
 }
 
 #[test]

@@ -234,10 +234,8 @@ fn activation(t: &LayerActivationTrace, skip_input: bool, found: &mut Vec<Anomal
         }
     }
     if let Some(r) = t.residual_ratio.filter(|r| *r > thresholds::BYPASS) {
-        let detail = format!(
-            "the layer adds next to nothing: the residual ratio is {r:.4}, above {:.2}",
-            thresholds::BYPASS
-        );
+        let detail =
+            format!("the layer adds next to nothing: the residual ratio is {r:.4}, above {:.2}", thresholds::BYPASS);
         add(AnomalyRule::Bypass, Severity::Warning, "", detail, f64::from(r), f64::from(thresholds::BYPASS));
     }
 }
@@ -307,9 +305,8 @@ fn logits(t: &LogitEvolutionTrace, found: &mut Vec<Anomaly>) {
         found.push(Anomaly { rule, severity, step: Some(t.step), layer_idx, place, detail, value, threshold });
     };
     let place = |id: u32| format!("token {id} after position {}", t.position);
-    let broken = |token: &&super::TokenLogitEvolution| {
-        token.final_prob.is_none() || token.per_layer_ranks.contains(&None)
-    };
+    let broken =
+        |token: &&super::TokenLogitEvolution| token.final_prob.is_none() || token.per_layer_ranks.contains(&None);
     if let Some(token) = t.tracked_tokens.iter().find(broken) {
         let at = token.per_layer_ranks.iter().position(Option::is_none);
         let layer = at.and_then(|i| t.layers.get(i).copied());

@@ -50,10 +50,7 @@ impl LogitEvolutionTrace {
             .iter()
             .map(|&id| TokenLogitEvolution {
                 token_id: id,
-                per_layer_logits: lens
-                    .iter()
-                    .map(|l| l.get(id as usize).copied().filter(|x| x.is_finite()))
-                    .collect(),
+                per_layer_logits: lens.iter().map(|l| l.get(id as usize).copied().filter(|x| x.is_finite())).collect(),
                 per_layer_ranks: lens.iter().map(|l| rank(l, id)).collect(),
                 per_layer_probs: lens.iter().map(|l| probability(l, id).map(|p| p as f32)).collect(),
                 final_prob: probability(own, id).map(|p| p as f32),

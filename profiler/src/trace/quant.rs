@@ -22,7 +22,9 @@ impl QuantizationBasis {
                  output of each brick against the f32 reference on the same input and the same stored weights; how far the \
                  stored weights are from the original model is not in it (--against measures that)"
             }
-            Self::Weights => "error of the stored weights: each tensor against the tensor of the same name in the other file",
+            Self::Weights => {
+                "error of the stored weights: each tensor against the tensor of the same name in the other file"
+            }
         }
     }
 }

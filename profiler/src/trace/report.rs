@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use super::{
-    Anomaly, AttentionWeightTrace, KvCacheStateTrace, LayerActivationTrace, LogitEvolutionTrace, ModelQuantizationError,
-    ModelTracer, QuantizationBasis, QuantizationErrorTrace, Severity, TensorStats, thresholds,
+    Anomaly, AttentionWeightTrace, KvCacheStateTrace, LayerActivationTrace, LogitEvolutionTrace,
+    ModelQuantizationError, ModelTracer, QuantizationBasis, QuantizationErrorTrace, Severity, TensorStats, thresholds,
 };
+use crate::report::Style;
 use crate::report::format::{ascii, bytes, clean, count, number, percent};
 use crate::report::table::{Cell, Table, Tone, paint};
-use crate::report::Style;
 
 /// Layers that the table of the logit lens has room for.
 const LENS_COLUMNS: usize = 8;
@@ -145,11 +145,23 @@ impl ModelTracer {
             ]
         };
         Some(Section {
-            title: format!("attention (entropy in nats; even weights on {} have {:.2})", last + 1, ((last + 1) as f64).ln()),
+            title: format!(
+                "attention (entropy in nats; even weights on {} have {:.2})",
+                last + 1,
+                ((last + 1) as f64).ln()
+            ),
             table: Table {
-                header: ["layer", "heads", "entropy", "least", "max", "pos 0", format!("most watched from position {last}").as_str()]
-                    .map(str::to_owned)
-                    .to_vec(),
+                header: [
+                    "layer",
+                    "heads",
+                    "entropy",
+                    "least",
+                    "max",
+                    "pos 0",
+                    format!("most watched from position {last}").as_str(),
+                ]
+                .map(str::to_owned)
+                .to_vec(),
                 left: 0,
                 rows: layers.into_iter().map(row).collect(),
                 totals: vec![],
@@ -173,9 +185,8 @@ impl ModelTracer {
     }
 
     fn positions(&self, weights: impl Iterator<Item = (usize, f32)>) -> String {
-        let one = |(p, w): (usize, f32)| {
-            format!("{p} {} {}", self.token_at(p).unwrap_or_default(), percent(f64::from(w)))
-        };
+        let one =
+            |(p, w): (usize, f32)| format!("{p} {} {}", self.token_at(p).unwrap_or_default(), percent(f64::from(w)));
         weights.map(one).collect::<Vec<_>>().join("  ")
     }
 
@@ -233,7 +244,9 @@ impl ModelTracer {
         Some(Section {
             title: "logit lens (rank of the chosen token if layer L were the last one)".into(),
             table: Table { header, left: 0, rows: all.iter().filter_map(row).collect(), totals: vec![] },
-            lines: vec!["decisive: first layer from which on the chosen token stays first; next p: the second likeliest".into()],
+            lines: vec![
+                "decisive: first layer from which on the chosen token stays first; next p: the second likeliest".into(),
+            ],
         })
     }
 

@@ -43,7 +43,8 @@ fn the_first_error_is_where_it_began() {
     let mut t = healthy();
     let nan = TensorStats::of([f32::NAN; 4]);
     t.record_layer_activation(LayerActivationTrace { post_ffn_stats: nan, output_stats: nan, ..activation(0, 2) });
-    let next = LayerActivationTrace { input_stats: nan, post_norm_stats: nan, residual_ratio: None, ..activation(0, 3) };
+    let next =
+        LayerActivationTrace { input_stats: nan, post_norm_stats: nan, residual_ratio: None, ..activation(0, 3) };
     t.record_layer_activation(next);
     let places: Vec<String> = t.detect_anomalies().iter().map(Anomaly::location).collect();
     // The input of layer 3 is the output of layer 2, and is not said twice.

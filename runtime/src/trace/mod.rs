@@ -207,8 +207,11 @@ impl<'m> Run<'m> {
     fn new(model: &'m Model, mut engine: Engine, config: &ModelTracerConfig) -> Result<Self, TraceError> {
         let wiring = Wiring::new(&model.fused, engine.plan())?;
         let last = wiring.layers.saturating_sub(1);
-        let lens_layers =
-            if config.logit { (0..wiring.layers).filter(|&l| l == last || config.has_layer(l)).collect() } else { vec![] };
+        let lens_layers = if config.logit {
+            (0..wiring.layers).filter(|&l| l == last || config.has_layer(l)).collect()
+        } else {
+            vec![]
+        };
         let sequence = engine.new_sequence()?;
         let batch = Batch::with_capacity(engine.plan().max_rows);
         Ok(Self {

@@ -77,8 +77,11 @@ fn layer_values(graph: &Graph, layer: u32) -> Result<[(Place, ValueId); 5], Trac
     let ffn = of(BrickKind::Down, "a down projection")?;
     let adds = |b: &&Brick| matches!(b.op, Op::Add | Op::AddRmsNorm { .. });
     let consumers = &graph.value(ffn.outputs[0]).consumers;
-    let residual =
-        consumers.iter().map(|&c| graph.brick(c)).find(adds).ok_or_else(|| fail("a residual after the down projection"))?;
+    let residual = consumers
+        .iter()
+        .map(|&c| graph.brick(c))
+        .find(adds)
+        .ok_or_else(|| fail("a residual after the down projection"))?;
     Ok([
         (Place::Input, input),
         (Place::Normed, normed),

@@ -38,7 +38,8 @@ fn the_tokens_are_those_of_an_untraced_run() {
         let run = shell.brick(&format!("run {model} --raw --json -n 6")).arg("The wall is").json();
         let trace = shell.brick(&format!("trace {model} --json --tokens 6 --prompt")).arg("The wall is").json();
         let ids: Vec<&Value> = trace["run"]["tokens"].as_array().unwrap().iter().map(|t| &t["id"]).collect();
-        let expected: Vec<&Value> = ["prompt_ids", "generated_ids"].iter().flat_map(|k| run[k].as_array().unwrap()).collect();
+        let expected: Vec<&Value> =
+            ["prompt_ids", "generated_ids"].iter().flat_map(|k| run[k].as_array().unwrap()).collect();
         assert_eq!(ids, expected, "{model}");
     }
 }
@@ -61,7 +62,9 @@ fn only_what_is_asked_for() {
 fn the_tables() {
     let shell = Shell::with_models();
     let text = shell.brick("trace qwen2-tiny.gguf --tokens 3").succeeds().stdout;
-    for part in ["model ", "activations", "attention", "logit lens", "KV cache", "never evicted", "quantisation against"] {
+    for part in
+        ["model ", "activations", "attention", "logit lens", "KV cache", "never evicted", "quantisation against"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(text.contains("error that brick's arithmetic adds"), "it says which error it is: {text}");
@@ -104,7 +107,8 @@ fn a_poisoned_weight_is_an_error_where_it_is() {
     let mut w = tiny::writer();
     let mut values = vec![0.01f32; (tiny::FFN * tiny::HIDDEN) as usize];
     values[7] = f32::NAN;
-    w.remove_tensor("blk.1.ffn_down.weight").tensor_f32("blk.1.ffn_down.weight", &[tiny::FFN, tiny::HIDDEN], &values);
+    w.remove_tensor("blk.1.ffn_down.weight");
+    w.tensor_f32("blk.1.ffn_down.weight", &[tiny::FFN, tiny::HIDDEN], &values);
     shell.write("bad.gguf", w.to_bytes().unwrap());
     let output = shell.brick("trace bad.gguf --prompt abcd --fail-on-anomaly").run();
     assert_eq!(output.code, Some(3), "{output}");

@@ -1,25 +1,19 @@
 //! F250–F275: tracing of values. F265, F266 and F268 are not defined in the catalogue.
 
-use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+mod run;
 
 use brick_profiler::trace::{
     AnomalyRule, AttentionWeightTrace, ErrorSums, KvCacheStateTrace, LayerActivationTrace, LogitEvolutionTrace,
-    ModelQuantizationError, ModelTracer, ModelTracerConfig, QuantizationBasis, QuantizationErrorTrace, Severity,
-    TensorStats, TokenLogitEvolution, entropy, hit_rate, probability, rank,
+    ModelQuantizationError, ModelTracer, ModelTracerConfig, QuantizationBasis, QuantizationErrorTrace, TensorStats,
+    TokenLogitEvolution, entropy, hit_rate, probability, rank,
 };
-use brick_runtime::trace::{TraceOptions, trace_with};
-use brick_runtime::{Batch, EngineOptions, Model, Row};
-use bricks::cpu::attention::KvType;
 
-use crate::claim::{Claim, Family, Outcome, Refusal, require, require_eq, require_some};
+use crate::claim::{Claim, Family, Outcome, require, require_eq, require_some};
 use crate::context::Context;
 use crate::noise::Noise;
-use crate::runs;
-use crate::synthetic::Synthetic;
 
 macro_rules! claim {
-    ($id:literal, $statement:literal, $threshold:literal, $check:ident) => {
+    ($id:literal, $statement:literal, $threshold:literal, $check:path) => {
         Claim { id: $id, statement: $statement, family: Family::Tracing, threshold: $threshold, check: $check }
     };
 }
@@ -29,25 +23,35 @@ pub(super) const CLAIMS: &[Claim] = &[
     claim!("F251", "Every NaN is found, and none reaches a mean", "recall 100 %", f251),
     claim!("F252", "An explosion is detected on both sides of zero", "abs(max) > 1e6", f252),
     claim!("F253", "The largest attention weights come first", "descending", f253),
-    claim!("F254", "Traced attention weights sum to one", "1e-5 on the full row; top-k at most 1", f254),
+    claim!("F254", "Traced attention weights sum to one", "1e-5 on the full row; top-k at most 1", run::f254),
     claim!("F255", "The entropy of even weights on n positions is ln n", "1e-10", f255),
-    claim!("F256", "The logit lens after the last layer is the forward pass", "1e-4 of the largest logit", f256),
+    claim!("F256", "The logit lens after the last layer is the forward pass", "1e-4 of the largest logit", run::f256),
     claim!("F257", "Ranks are exact; of equal logits the lower id comes first", "exact", f257),
     claim!("F258", "A cosine is in range, with a zero vector too", "[-1, 1]", f258),
     claim!("F259", "The SNR is 10 log10 of signal over noise, and none without noise", "exact", f259),
-    claim!("F260", "The traced size of the KV cache is the number of tokens in it", "exact", f260),
-    claim!("F261", "Nothing is evicted: a full cache refuses and keeps what it has", "0 evictions", f261),
+    claim!("F260", "The traced size of the KV cache is the number of tokens in it", "exact", run::f260),
+    claim!("F261", "Nothing is evicted: a full cache refuses and keeps what it has", "0 evictions", run::f261),
     claim!("F262", "A hit rate is a share", "[0, 1]", f262),
-    claim!("F263", "Tracing activations, attention and KV state costs little while it is on", "< 10 % of decoding", f263),
+    claim!(
+        "F263",
+        "Tracing activations, attention and KV state costs little while it is on",
+        "< 10 % of decoding",
+        run::f263
+    ),
     claim!("F264", "A trace can be read as JSON and as text", "parses", f264),
     claim!("F267", "Each anomaly rule fires on a trace made for it, and none on a clean one", "10 of 10, 0", f267),
-    claim!("F269", "Tracing that is off, or was on before, leaves results unchanged", "identical bits", f269),
-    claim!("F270", "A trace survives recording, export and import", "equal", f270),
-    claim!("F271", "A trace says all it takes to have its KV cache again", "continues with identical bits", f271),
-    claim!("F272", "Traced runs give what untraced runs give", "identical bits", f272),
+    claim!("F269", "Tracing that is off, or was on before, leaves results unchanged", "identical bits", run::f269),
+    claim!("F270", "A trace survives recording, export and import", "equal", run::f270),
+    claim!("F271", "A trace says all it takes to have its KV cache again", "continues with identical bits", run::f271),
+    claim!("F272", "Traced runs give what untraced runs give", "identical bits", run::f272),
     claim!("F273", "Attention that rests on the first position is detected", "detected", f273),
     claim!("F274", "A token whose rank jumps in a late layer is detected", "detected", f274),
-    claim!("F275", "A poisoned weight raises an anomaly at its layer, from file to report", "first error there", f275),
+    claim!(
+        "F275",
+        "A poisoned weight raises an anomaly at its layer, from file to report",
+        "first error there",
+        run::f275
+    ),
     claim!("F-STRUCT", "The surface of tracing exists", "9 structures, 7 methods", f_struct),
 ];
 
@@ -191,37 +195,6 @@ fn f253(_: &Context) -> Outcome {
     Ok("199 rows of 1 to 199 positions".into())
 }
 
-fn options(tokens: usize, tracer: ModelTracerConfig) -> TraceOptions<'static> {
-    TraceOptions { engine: runs::options(64, 64), tracer, tokens, against: None }
-}
-
-/// A trace, with the engine's own logits at every chosen token.
-fn traced(model: &Model, ids: &[u32], o: &TraceOptions<'_>) -> Result<(ModelTracer, Vec<Vec<f32>>), Refusal> {
-    let mut logits = Vec::new();
-    let t = trace_with(model, ids, o, &AtomicBool::new(false), &mut |l| logits.push(l.to_vec()))?;
-    Ok((t, logits))
-}
-
-fn f254(context: &Context) -> Outcome {
-    let (mut rows, mut worst) = (0, 0.0f32);
-    for s in context.synthetics()? {
-        // All positions are kept, so what is kept is the row.
-        let config = ModelTracerConfig { attention: true, top_k: 64, ..ModelTracerConfig::off() };
-        let (t, _) = traced(&s.model, &s.golden.prompt_ids, &options(4, config))?;
-        for a in &t.traces().attention {
-            require_eq("weights of the row", &a.top_k_weights.len(), &a.visible())?;
-            worst = worst.max((a.top_k_weights.iter().sum::<f32>() - 1.0).abs());
-            rows += 1;
-        }
-        let config = ModelTracerConfig { attention: true, top_k: 3, ..ModelTracerConfig::off() };
-        let (t, _) = traced(&s.model, &s.golden.prompt_ids, &options(2, config))?;
-        let most = t.traces().attention.iter().map(|a| a.top_k_weights.iter().sum::<f32>()).fold(0.0, f32::max);
-        require(most <= 1.0 + 1e-6, "three weights of at most 1", || most.to_string())?;
-    }
-    require(rows > 0 && worst <= 1e-5, "a sum of 1 within 1e-5", || format!("{worst:.1e} off in {rows} rows"))?;
-    Ok(format!("{rows} rows of 6 models: at most {worst:.1e} from 1"))
-}
-
 fn f255(_: &Context) -> Outcome {
     for n in [1usize, 2, 3, 7, 100, 4096] {
         let e = require_some(entropy(&vec![1.0 / n as f64; n]), "an entropy")?;
@@ -229,25 +202,6 @@ fn f255(_: &Context) -> Outcome {
     }
     require_eq("all on one of three", &entropy(&[0.0, 1.0, 0.0]), &Some(0.0))?;
     Ok("n = 1, 2, 3, 7, 100, 4096".into())
-}
-
-fn f256(context: &Context) -> Outcome {
-    let (mut compared, mut worst) = (0, 0.0f32);
-    for s in context.synthetics()? {
-        let config = ModelTracerConfig { logit: true, tracked: 50, ..ModelTracerConfig::off() };
-        let (t, own) = traced(&s.model, &s.golden.prompt_ids, &options(4, config))?;
-        require_eq("positions", &t.traces().logit.len(), &own.len())?;
-        for (lens, own) in t.traces().logit.iter().zip(&own) {
-            let scale = own.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-            for token in &lens.tracked_tokens {
-                let found = require_some(token.per_layer_logits.last().copied().flatten(), "a logit")?;
-                worst = worst.max((found - own[token.token_id as usize]).abs() / scale);
-                compared += 1;
-            }
-        }
-    }
-    require(compared > 0 && worst <= 1e-4, "at most 1e-4 of the largest logit", || format!("{worst:.1e}"))?;
-    Ok(format!("{compared} logits of 6 models: at most {worst:.1e} of the largest"))
 }
 
 fn f257(_: &Context) -> Outcome {
@@ -307,49 +261,6 @@ fn f259(_: &Context) -> Outcome {
     Ok("199 pairs; no figure without noise and without signal".into())
 }
 
-fn f260(context: &Context) -> Outcome {
-    let mut calls = 0;
-    for s in context.synthetics()? {
-        for rows in [1, 5, 64] {
-            let config = ModelTracerConfig { kv: true, ..ModelTracerConfig::off() };
-            let o = TraceOptions { engine: runs::options(64, rows), ..options(4, config) };
-            let (t, _) = traced(&s.model, &s.golden.prompt_ids, &o)?;
-            let prompt = s.golden.prompt_ids.len();
-            let decoded = (1..t.run.tokens.len() - prompt).map(|i| prompt + i);
-            let expected: Vec<usize> =
-                (1..=prompt.div_ceil(rows)).map(|i| (i * rows).min(prompt)).chain(decoded).collect();
-            let found: Vec<usize> = t.traces().kv.iter().map(|k| k.cache_size_tokens).collect();
-            require_eq("positions after each call", &found, &expected)?;
-            calls += found.len();
-        }
-    }
-    Ok(format!("{calls} calls of 6 models, prompts in calls of 1, 5 and 64 tokens"))
-}
-
-fn f261(context: &Context) -> Outcome {
-    let s = context.synthetic("spm-tiny")?;
-    let ids = s.golden.ids();
-    let room = s.golden.prompt_ids.len() + 2;
-    let config = ModelTracerConfig { kv: true, ..ModelTracerConfig::off() };
-    let o = TraceOptions { engine: runs::options(room, 64), ..options(30, config) };
-    let (t, _) = traced(&s.model, &s.golden.prompt_ids, &o)?;
-    let last = require_some(t.traces().kv.last(), "a state of the cache")?;
-    require_eq("full", &(last.cache_size_tokens, last.capacity_tokens), &(room, room))?;
-    require_eq("evictions", &(last.evictions_this_step, last.total_evictions), &(0, 0))?;
-    // What is in a full cache is still there after it has refused.
-    let mut engine = s.model.engine(&runs::options(room, 64))?;
-    let sequence = engine.new_sequence()?;
-    let mut batch = Batch::with_capacity(64);
-    batch.push_tokens(sequence, 0, &ids[..room]);
-    engine.forward_quiet(&batch)?;
-    let before = engine.kv().gather(sequence, 0, room)?;
-    batch.clear();
-    batch.push(Row { token: ids[0], position: room, sequence, wanted: true });
-    require(engine.forward_quiet(&batch).is_err(), "a refusal", || "one position more".into())?;
-    require(engine.kv().gather(sequence, 0, room)? == before, "the same keys and values", || "others".into())?;
-    Ok(format!("{room} positions, the next one refused, 0 evicted"))
-}
-
 fn f262(_: &Context) -> Outcome {
     let mut noise = Noise::new(262);
     for _ in 0..10_000 {
@@ -360,47 +271,6 @@ fn f262(_: &Context) -> Outcome {
     }
     require_eq("without lookups", &hit_rate(3, 0), &None)?;
     Ok("10000 pairs, also more hits than lookups; none without lookups".into())
-}
-
-/// Nanoseconds per decoded token, the fastest of the run.
-fn decode_ns(model: &Model, prompt: &[u32], n: usize, config: Option<ModelTracerConfig>) -> Result<f64, Refusal> {
-    let mut at: Vec<Instant> = Vec::new();
-    match config {
-        Some(config) => {
-            let o = TraceOptions { engine: runs::options(128, 64), ..options(n, config) };
-            trace_with(model, prompt, &o, &AtomicBool::new(false), &mut |_| at.push(Instant::now()))?;
-        }
-        None => {
-            runs::greedy(model, &runs::options(128, 64), prompt, n, |_| {
-                at.push(Instant::now());
-                false
-            })?;
-        }
-    }
-    let times = at.windows(2).map(|w| (w[1] - w[0]).as_nanos() as f64);
-    require_some(times.reduce(f64::min), "two tokens or more")
-}
-
-fn f263(context: &Context) -> Outcome {
-    let model = context.real()?;
-    let prompt: Vec<u32> = (0..16).map(|i| 1000 + 37 * i).collect();
-    let config = ModelTracerConfig { activation: true, attention: true, kv: true, ..ModelTracerConfig::off() };
-    // In turn, and each against itself: what the machine adds is in both.
-    let (mut ratios, mut control) = (Vec::new(), Vec::new());
-    for _ in 0..7 {
-        let plain = decode_ns(model, &prompt, 12, None)?;
-        ratios.push(decode_ns(model, &prompt, 12, Some(config.clone()))? / plain);
-        control.push(decode_ns(model, &prompt, 12, None)? / plain);
-    }
-    ratios.sort_by(f64::total_cmp);
-    control.sort_by(f64::total_cmp);
-    let (ratio, same) = (ratios[3], control[3]);
-    let seen = format!("{ratio:.3} [{:.3}, {:.3}] times as long", ratios[1], ratios[5]);
-    if (same - 1.0).abs() > 0.05 {
-        return Err(Refusal::not_testable(format!("the machine is busy: two equal runs differ by {same:.3}")));
-    }
-    require(ratios[1] < 1.1, "less than 1.1 times as long", || seen.clone())?;
-    Ok(format!("SmolLM2, one thread, fastest of 11 tokens, 7 pairs: {seen}; without tracing twice: {same:.3}"))
 }
 
 fn f264(_: &Context) -> Outcome {
@@ -442,97 +312,6 @@ fn f267(_: &Context) -> Outcome {
     Ok(format!("{} of {} rules, none on a clean trace", rules.len(), AnomalyRule::ALL.len()))
 }
 
-fn same_bits(a: &[Vec<f32>], b: &[Vec<f32>]) -> bool {
-    let bits = |rows: &[Vec<f32>]| rows.iter().flatten().map(|x| x.to_bits()).collect::<Vec<_>>();
-    bits(a) == bits(b)
-}
-
-/// Logits of a run without any trace, where the traced one has chosen its tokens.
-fn untraced(s: &Synthetic, o: &EngineOptions, t: &ModelTracer) -> Result<Vec<Vec<f32>>, Refusal> {
-    let ids: Vec<u32> = t.run.tokens.iter().map(|t| t.id).collect();
-    let chosen = t.run.prompt_tokens - 1..ids.len() - 1;
-    let mut rows = Vec::new();
-    runs::each_logits(&s.model, o, &ids, |p| chosen.contains(&p), |_, row| rows.push(row.to_vec()))?;
-    Ok(rows)
-}
-
-fn f269(context: &Context) -> Outcome {
-    let mut rows = 0;
-    for s in context.synthetics()? {
-        let o = options(5, ModelTracerConfig::off());
-        let (t, off) = traced(&s.model, &s.golden.prompt_ids, &o)?;
-        let before = untraced(s, &o.engine, &t)?;
-        traced(&s.model, &s.golden.prompt_ids, &options(5, ModelTracerConfig::default()))?;
-        let after = untraced(s, &o.engine, &t)?;
-        require(same_bits(&off, &before), format!("{}: a trace of nothing gives the same", s.name), || "others".into())?;
-        require(same_bits(&before, &after), format!("{}: the same after a trace", s.name), || "others".into())?;
-        rows += off.len();
-    }
-    Ok(format!("{rows} rows of logits of 6 models: tracing nothing, before and after tracing everything"))
-}
-
-fn f270(context: &Context) -> Outcome {
-    let mut bytes = 0;
-    for s in context.synthetics()? {
-        let (t, _) = traced(&s.model, &s.golden.prompt_ids, &options(3, ModelTracerConfig::default()))?;
-        let json = t.export_json()?;
-        let back = ModelTracer::import_json("trace.json", &json)?;
-        require(back == t, format!("{}: the same trace", s.name), || "another".into())?;
-        require(back.export_json()? == json, format!("{}: the same JSON", s.name), || "other JSON".into())?;
-        bytes += json.len();
-    }
-    Ok(format!("6 models, {bytes} bytes of JSON, equal after export and import"))
-}
-
-fn f271(context: &Context) -> Outcome {
-    let mut tokens = 0;
-    for s in context.synthetics()? {
-        for kv_type in KvType::ALL {
-            let engine = EngineOptions { kv_type, ..runs::options(64, 64) };
-            if s.model.engine(&engine).is_err() {
-                continue; // heads that codes cannot hold
-            }
-            let config = ModelTracerConfig { kv: true, ..ModelTracerConfig::off() };
-            let long = TraceOptions { engine, ..options(8, config) };
-            let (_, whole) = traced(&s.model, &s.golden.prompt_ids, &long)?;
-            let (half, first) = traced(&s.model, &s.golden.prompt_ids, &TraceOptions { tokens: 4, ..long.clone() })?;
-            // Nothing but the document is taken along.
-            let run = ModelTracer::import_json("trace.json", &half.export_json()?)?.run;
-            let kv_type = require_some(KvType::ALL.into_iter().find(|k| k.name() == run.kv_type), "a cache type")?;
-            let again = EngineOptions { kv_type, ..runs::options(run.context, 64) };
-            let ids: Vec<u32> = run.tokens.iter().map(|t| t.id).collect();
-            let (_, rest) = traced(&s.model, &ids, &TraceOptions { engine: again, tokens: 4, ..long })?;
-            let n = first.len();
-            if n < 4 {
-                continue; // the text ended
-            }
-            require(same_bits(&whole[n..], &rest), format!("{}: continues identically", s.name), || "not".into())?;
-            tokens += rest.len();
-        }
-    }
-    require(tokens > 0, "tokens to compare", || "none".into())?;
-    Ok(format!("{tokens} tokens continued from the document with the bits of uninterrupted runs"))
-}
-
-fn f272(context: &Context) -> Outcome {
-    let mut rows = 0;
-    for s in context.synthetics()? {
-        for (threads, max_rows) in [(1, 64), (3, 64), (1, 7)] {
-            let engine = EngineOptions { threads, ..runs::options(64, max_rows) };
-            let o = TraceOptions { engine, ..options(6, ModelTracerConfig::default()) };
-            let (t, with) = traced(&s.model, &s.golden.prompt_ids, &o)?;
-            let without = untraced(s, &runs::options(64, 64), &t)?;
-            require(same_bits(&with, &without), format!("{}: the bits of an untraced run", s.name), || "others".into())?;
-            let n = t.run.tokens.len() - t.run.prompt_tokens;
-            let greedy = runs::greedy(&s.model, &runs::options(64, 64), &s.golden.prompt_ids, n, |_| false)?;
-            let found: Vec<u32> = t.run.tokens[t.run.prompt_tokens..].iter().map(|t| t.id).collect();
-            require_eq("tokens", &found, &greedy)?;
-            rows += with.len();
-        }
-    }
-    Ok(format!("{rows} rows of logits of 6 models with everything traced, 1 and 3 threads, prompts whole and cut"))
-}
-
 fn f273(_: &Context) -> Outcome {
     let sink = head(1, 0, &[1.0, 0.0, 0.0, 0.0]);
     require_eq("top position", &(sink.top_k_positions[0], sink.sink_weight), &(0, Some(1.0)))?;
@@ -547,38 +326,6 @@ fn f274(_: &Context) -> Outcome {
     require_eq("early", &fired(|t| t.record_logit_evolution(jump(500, 2))), &vec![])?;
     require_eq("decisive layer", &jump(500, 7).decisive_layer, &Some(7))?;
     Ok("rank 500 to 1 in the last of 8 layers is noted, in the third it is not".into())
-}
-
-fn f275(context: &Context) -> Outcome {
-    let s = context.synthetic("spm-tiny")?;
-    let gguf = s.gguf()?;
-    let mut cases = 0;
-    for layer in 0..s.model.spec.n_layers as u32 {
-        for value in [f32::NAN, f32::INFINITY] {
-            let name = format!("blk.{layer}.ffn_norm.weight");
-            let tensor = gguf.require(&name)?;
-            let mut gain = vec![1.0f32; s.model.spec.hidden];
-            gain[5] = value;
-            let dims = tensor.dims.clone();
-            let poisoned = s.changed(|w| {
-                w.remove_tensor(&name).tensor_f32(&name, &dims, &gain);
-            })?;
-            let model = poisoned.map_err(|e| Refusal::falsified("a model with a poisoned weight", e))?;
-            let o = options(3, ModelTracerConfig { quant: false, ..ModelTracerConfig::default() });
-            let (t, _) = traced(&model, &s.golden.prompt_ids, &o)?;
-            let anomalies = t.detect_anomalies();
-            let first = require_some(anomalies.first(), "an anomaly")?;
-            require_eq("first anomaly", &(first.severity, first.layer_idx), &(Severity::Error, Some(layer)))?;
-            let text = t.to_string();
-            require(text.contains("not a number"), "the report says so", || text.clone())?;
-            cases += 1;
-        }
-    }
-    let o = options(3, ModelTracerConfig { quant: false, ..ModelTracerConfig::default() });
-    let (healthy, _) = traced(&s.model, &s.golden.prompt_ids, &o)?;
-    let errors = healthy.detect_anomalies().iter().filter(|a| a.severity == Severity::Error).count();
-    require_eq("errors of the model as it is", &errors, &0)?;
-    Ok(format!("{cases} poisoned gains, each named with its layer; none in the model as it is"))
 }
 
 fn f_struct(_: &Context) -> Outcome {
