@@ -221,7 +221,8 @@ fn activation(t: &LayerActivationTrace, skip_input: bool, found: &mut Vec<Anomal
                 f64::from(thresholds::EXPLOSION),
             );
         }
-        if let Some(std) = s.std.filter(|d| *d < thresholds::VANISHING) {
+        // A single value differs from nothing.
+        if let Some(std) = s.std.filter(|d| *d < thresholds::VANISHING && s.finite_count() > 1) {
             let detail = format!("the standard deviation is {std:.3e}, below {:.0e}", thresholds::VANISHING);
             add(
                 AnomalyRule::Vanishing,

@@ -104,7 +104,7 @@ impl ModelTracer {
         };
         let steps = all.last()?.step + 1;
         Some(Section {
-            title: format!("activations (standard deviation over {} of all positions)", count(steps as u64, "call")),
+            title: format!("activations (standard deviations over all positions of {})", count(steps as u64, "call")),
             table: Table {
                 header: ["layer", "input", "normed", "attention", "FFN", "output", "|max|", "kept", "NaN", "inf"]
                     .map(str::to_owned)
@@ -114,7 +114,7 @@ impl ModelTracer {
                 totals: vec![],
             },
             lines: vec![
-                "attention, FFN: what they add; |max|: of the output; kept: ‖input‖ ÷ (‖input‖ + ‖what the layer adds‖)".into(),
+                "attention, FFN: what they add; |max|: of the output; kept: |input| ÷ (|input| + |what the layer adds|)".into(),
             ],
         })
     }
@@ -337,7 +337,7 @@ fn quant_section(t: &ModelQuantizationError) -> Section {
             rows: groups.iter().map(row).collect(),
             totals: vec![],
         },
-        lines: vec![t.basis.about().to_owned()],
+        lines: t.basis.about().split("; ").map(str::to_owned).collect(),
     }
 }
 

@@ -347,7 +347,7 @@ impl<'m> Run<'m> {
         if let Some(errors) = weights.or(quant.map(ArithmeticError::finish)) {
             tracer.record_quantization(errors);
         }
-        let text = |id: u32| model.tokenizer.token_to_piece(id).map(|t| t.into_owned()).unwrap_or_default();
+        let text = |id: u32| model.tokenizer.token_to_piece(id).map(std::borrow::Cow::into_owned).unwrap_or_default();
         tracer.run = TraceRun {
             model: model.spec.name.clone().unwrap_or_default(),
             architecture: Some(model.spec.architecture.clone()),

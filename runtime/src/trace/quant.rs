@@ -68,7 +68,7 @@ impl ArithmeticError {
                 (self.linear(index, view, &mut sums), info.kernel.clone())
             }
             StepKind::KvWrite { .. } => {
-                (self.kv_write(index, view, &mut sums), format!("kv_{}", view.kv().shape().layout.kind().name()))
+                (Self::kv_write(index, view, &mut sums), format!("kv_{}", view.kv().shape().layout.kind().name()))
             }
             _ => return Ok(()),
         };
@@ -99,7 +99,7 @@ impl ArithmeticError {
         Ok(())
     }
 
-    fn kv_write(&self, index: usize, view: &StepView<'_>, sums: &mut ErrorSums) -> Result<(), BrickError> {
+    fn kv_write(index: usize, view: &StepView<'_>, sums: &mut ErrorSums) -> Result<(), BrickError> {
         let info = &view.plan().info[index];
         let StepKind::KvWrite { layer, k, v, .. } = &view.plan().steps[index].kind else { return Ok(()) };
         let rows = &view.rows()[view.rows().len().saturating_sub(ROWS)..];

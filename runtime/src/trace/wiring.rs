@@ -38,18 +38,18 @@ pub(super) struct Wiring {
 impl Wiring {
     pub(super) fn new(graph: &Graph, plan: &Plan) -> Result<Self, TraceError> {
         let slots = Slots::new(graph, plan);
-        let mut probes = vec![Vec::new(); plan.steps.len()];
+        let mut probes: Vec<Vec<Probe>> = vec![Vec::new(); plan.steps.len()];
         let layers = graph.bricks().filter_map(|b| b.layer).max().map_or(0, |l| l + 1);
         for layer in 0..layers {
             for (place, value) in layer_values(graph, layer)? {
-                let (step, slot) = slots.find(value).ok_or_else(|| TraceError::Graph {
-                    layer,
-                    expected: "a step that gives every value of the layer",
-                })?;
+                let expected = "a step that gives every value of the layer";
+                let (step, slot) = slots.find(value).ok_or(TraceError::Graph { layer, expected })?;
                 probes[step].push(Probe { layer, place, slot });
             }
         }
-        probes.iter_mut().for_each(|p: &mut Vec<Probe>| p.sort_by_key(|p| p.place));
+        for of_step in &mut probes {
+            of_step.sort_by_key(|p| p.place);
+        }
         Ok(Self { probes, layers })
     }
 
