@@ -21,6 +21,8 @@ pub enum Family {
     Profiler,
     /// The execution graph (F111-G–F127-G).
     ExecutionGraph,
+    /// Tracing of values (F250–F275, F-STRUCT).
+    Tracing,
     /// Time by level of the memory hierarchy (F371–F378).
     Tile,
     /// Scores, and that profiles are measured (M011–M020, F-PROF).
@@ -35,12 +37,13 @@ pub enum Family {
 
 impl Family {
     /// Every family, in the order of the board.
-    pub const ALL: [Family; 10] = [
+    pub const ALL: [Family; 11] = [
         Self::Brick,
         Self::Budget,
         Self::Backend,
         Self::Profiler,
         Self::ExecutionGraph,
+        Self::Tracing,
         Self::Tile,
         Self::Scoring,
         Self::Structure,
@@ -56,6 +59,7 @@ impl Family {
             Self::Backend => "backend correctness",
             Self::Profiler => "profiler",
             Self::ExecutionGraph => "execution graph",
+            Self::Tracing => "value tracing",
             Self::Tile => "tiles",
             Self::Scoring => "scores",
             Self::Structure => "model structure",

@@ -74,7 +74,12 @@ fn ids_are_unique_and_those_of_the_catalogue() {
     let ids: Vec<&str> = registry().iter().map(|c| c.id).collect();
     let unique: BTreeSet<&str> = ids.iter().copied().collect();
     assert_eq!(unique.len(), ids.len());
-    let mut expected: Vec<String> = vec!["F002-X".into(), "F021".into(), "F022".into(), "F085".into(), "F087".into()];
+    let single = ["F002-X", "F021", "F022", "F085", "F087", "F-STRUCT", "F-PROF-001", "F-PROF-003"];
+    let mut expected: Vec<String> = single.map(String::from).to_vec();
+    expected.extend((371..=378).map(|i| format!("F{i}")));
+    expected.extend((11..=20).map(|i| format!("M{i:03}")));
+    // F265, F266 and F268 have no definition.
+    expected.extend((250..=264).chain([267]).chain(269..=275).map(|i| format!("F{i}")));
     expected.extend((1..=14).chain(41..=51).map(|i| format!("F{i:03}")));
     expected.extend((101..=110).map(|i| format!("F{i}-P")));
     expected.extend((111..=127).map(|i| format!("F{i}-G")));

@@ -53,6 +53,7 @@
 //! | [`diff`], [`paired`] | two profiles side by side; ratios of pairs and their intervals |
 //! | [`score`], [`tiles`] | points and grades; time by level of the memory hierarchy |
 //! | [`gate`] | performance gates: recorded facts, paired ratios, verdicts |
+//! | [`trace`] | the values of forward calls: activations, attention, logits, rounding errors |
 
 #![forbid(unsafe_code)]
 
@@ -72,6 +73,7 @@ mod step;
 #[cfg(test)]
 mod testing;
 pub mod tiles;
+pub mod trace;
 
 pub use budget::{BudgetTable, BudgetViolation, StepBudgets};
 pub use clock::{Clock, ClockPrecision, ManualClock, TimeSource};

@@ -287,12 +287,12 @@ fn compare(
 }
 
 /// Activation inputs and outputs of a step in port order (the KV cache is no buffer).
-struct Ports {
-    inputs: Vec<Slot>,
-    outputs: Vec<Slot>,
+pub(crate) struct Ports {
+    pub(crate) inputs: Vec<Slot>,
+    pub(crate) outputs: Vec<Slot>,
 }
 
-fn ports(step: &Step) -> Ports {
+pub(crate) fn ports(step: &Step) -> Ports {
     let (inputs, outputs) = match &step.kind {
         StepKind::Input => (vec![], vec![]),
         StepKind::Embed { dst, .. } => (vec![], vec![*dst]),

@@ -17,6 +17,7 @@ pub mod sampler;
 pub mod session;
 pub mod speculate;
 pub mod stop;
+pub mod trace;
 pub mod weights;
 
 pub use batch::{Batch, Row};

@@ -11,6 +11,7 @@ mod profiler;
 mod scoring;
 mod structure;
 mod tiles;
+mod tracing;
 mod traps;
 
 use crate::claim::Claim;
@@ -26,6 +27,7 @@ pub fn registry() -> Vec<Claim> {
         execution_graph::CLAIMS,
         tiles::CLAIMS,
         scoring::CLAIMS,
+        tracing::CLAIMS,
         structure::CLAIMS,
         traps::CLAIMS,
         performance::CLAIMS,

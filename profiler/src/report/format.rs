@@ -13,12 +13,12 @@ pub(crate) fn number(x: f64) -> String {
 }
 
 /// A fraction in per cent.
-pub(super) fn percent(x: f64) -> String {
+pub(crate) fn percent(x: f64) -> String {
     format!("{:.1}%", x * 100.0)
 }
 
 /// Bytes in the unit that fits.
-pub(super) fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     match n {
         0..1024 => format!("{n} B"),
         1024..0x10_0000 => format!("{} KiB", trim(n as f64 / 1024.0)),
@@ -32,7 +32,7 @@ fn trim(x: f64) -> String {
 }
 
 /// Microseconds as a duration: `12.3 µs`, `4.56 ms`, `7.89 s`.
-pub(super) fn duration(us: f64) -> String {
+pub(crate) fn duration(us: f64) -> String {
     match us {
         u if u < 1e3 => format!("{u:.1} µs"),
         u if u < 1e6 => format!("{:.2} ms", u / 1e3),
@@ -41,7 +41,7 @@ pub(super) fn duration(us: f64) -> String {
 }
 
 /// `1 token`, `2 tokens`.
-pub(super) fn count(n: u64, what: &str) -> String {
+pub(crate) fn count(n: u64, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
@@ -56,7 +56,7 @@ fn is_invisible(c: char) -> bool {
 }
 
 /// The same in ASCII.
-pub(super) fn ascii(text: &str) -> String {
+pub(crate) fn ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.replace(" · ", ", ").chars() {
         match c {

@@ -13,12 +13,12 @@
 //! | `gate` | a [`crate::gate::Report`] |
 
 mod diff;
-mod format;
+pub(crate) mod format;
 mod gate;
 mod machine;
 mod profile;
 mod score;
-mod table;
+pub(crate) mod table;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use super::format::ascii;
 
 /// Colour of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tone {
+pub(crate) enum Tone {
     Plain,
     Bold,
     Good,
@@ -30,18 +30,18 @@ impl Tone {
 
 /// One cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cell {
-    pub(super) text: String,
-    pub(super) tone: Tone,
+pub(crate) struct Cell {
+    pub(crate) text: String,
+    pub(crate) tone: Tone,
 }
 
 impl Cell {
-    pub(super) fn new(text: impl Into<String>, tone: Tone) -> Self {
+    pub(crate) fn new(text: impl Into<String>, tone: Tone) -> Self {
         Self { text: text.into(), tone }
     }
 
     /// Nothing to say.
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self::new("–", Tone::Dim)
     }
 }
@@ -54,17 +54,17 @@ impl<S: Into<String>> From<S> for Cell {
 
 /// A table: the first `left` columns are names and stand left, the others are figures and stand right.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Table {
-    pub(super) header: Vec<String>,
-    pub(super) left: usize,
-    pub(super) rows: Vec<Vec<Cell>>,
+pub(crate) struct Table {
+    pub(crate) header: Vec<String>,
+    pub(crate) left: usize,
+    pub(crate) rows: Vec<Vec<Cell>>,
     /// Rows under a rule of their own at the end.
-    pub(super) totals: Vec<Vec<Cell>>,
+    pub(crate) totals: Vec<Vec<Cell>>,
 }
 
 impl Table {
     /// Aligned text with a line around it.
-    pub(super) fn to_text(&self, style: Style) -> String {
+    pub(crate) fn to_text(&self, style: Style) -> String {
         let plain = |s: &str| if style.unicode { s.to_owned() } else { ascii(s) };
         let columns = self.header.len();
         let mut widths: Vec<usize> = self.header.iter().map(|h| h.chars().count()).collect();
@@ -114,7 +114,7 @@ impl Table {
     }
 
     /// A Markdown table.
-    pub(super) fn to_markdown(&self) -> String {
+    pub(crate) fn to_markdown(&self) -> String {
         let mut out = String::new();
         let header: Vec<_> = self.header.iter().map(|h| escape(h)).collect();
         let _ = writeln!(out, "| {} |", header.join(" | "));
@@ -132,12 +132,12 @@ impl Table {
 }
 
 /// Text in a colour, if the style has any.
-pub(super) fn paint(text: &str, tone: Tone, style: Style) -> String {
+pub(crate) fn paint(text: &str, tone: Tone, style: Style) -> String {
     if style.color && tone != Tone::Plain { format!("\u{1b}[{}m{text}\u{1b}[0m", tone.code()) } else { text.to_owned() }
 }
 
 /// Text that Markdown leaves alone.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if matches!(c, '|' | '*' | '_' | '`' | '<' | '[' | ']' | '\\') {

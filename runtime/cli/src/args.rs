@@ -1,11 +1,14 @@
 //! Every command, flag and help text.
 
 mod gate;
+mod trace;
 
 use std::path::PathBuf;
 
 use brick_runtime::Speculation;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use trace::{TraceArgs, TraceKind};
 
 use crate::exit;
 pub(crate) use gate::{GateArgs, GateCall, GateCheckArgs, GateCommand, GateRecordArgs, GateWorkerArgs};
@@ -70,6 +73,8 @@ pub(crate) enum Command {
     /// Measures forward calls for another brick, over standard input and output
     #[command(hide = true)]
     GateWorker(GateWorkerArgs),
+    /// The values of forward calls: activations, attention, logits by layer, rounding errors, KV cache
+    Trace(TraceArgs),
     /// Text to token ids and back
     Tokenize(TokenizeArgs),
     /// What a model file holds: metadata, tensors, parameters, bytes by type
@@ -321,6 +326,8 @@ Examples:
   brick report base.json                         … look many ways: the table per kind of brick
   brick report base.json --layer 7               the bricks of layer 7, slowest first
   brick report base.json --steps 20              the 20 slowest bricks of the model
+  brick report base.json --html -o base.html     everything, for a browser
+  brick report base.json --format trace -o t.json    for Perfetto (ui.perfetto.dev) or speedscope
   brick report base.json --format dot --heat roofline | dot -Tsvg > graph.svg
   brick report diff base.json new.json           what became faster, what slower, and by how much"
 )]
@@ -339,6 +346,12 @@ pub(crate) struct ReportArgs {
     /// The same as --format json: the profile itself, checked
     #[arg(long, group = "form", conflicts_with = "format")]
     pub(crate) json: bool,
+    /// The same as --format html
+    #[arg(long, group = "form", conflicts_with = "format")]
+    pub(crate) html: bool,
+    /// What the colours of --format dot and mermaid say
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
+    pub(crate) heat: HeatArg,
     /// Tables: only this phase. Graphs and plots: this phase [default: decode if it was recorded]
     #[arg(long, value_enum, value_name = "PHASE")]
     pub(crate) phase: Option<PhaseArg>,
@@ -401,6 +414,27 @@ pub(crate) enum ReportFormat {
     Graph,
     /// The same as compressed sparse rows, in JSON
     Csr,
+    /// One file for a browser, without network: graph, flame chart, roofline, budgets, heat map
+    Html,
+    /// Trace Event Format, for Perfetto and chrome://tracing: a track per thread and per layer
+    Trace,
+    /// Flame graph as SVG
+    Flamegraph,
+    /// Stacks for flame graph tools: a line each, with nanoseconds
+    Folded,
+    /// Roofline of the machine with every kind of brick, for a terminal
+    Roofline,
+    /// The same as SVG
+    RooflineSvg,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HeatArg {
+    /// Time, among nodes of the same kind
+    #[default]
+    Time,
+    /// Distance from the least time the machine allows
+    Roofline,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

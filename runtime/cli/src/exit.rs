@@ -6,8 +6,8 @@ use brick_models::registry::RegistryError;
 
 use crate::output;
 
-/// A verdict went against the model, the budget or the claim: `check`, `gate check`, `profile --budget-policy strict`,
-/// `falsify`.
+/// A verdict went against the model, the budget or the claim: `check`, `gate check`, `profile --budget-policy strict`, `trace
+/// --fail-on-anomaly`, `falsify`.
 pub(crate) const VERDICT: u8 = 3;
 /// The context filled up before the answer was complete.
 pub(crate) const CONTEXT_FULL: u8 = 4;
@@ -20,7 +20,8 @@ Exit codes:
   0    success
   1    an error, said on standard error
   2    wrong usage
-  3    a verdict went against it (check diverged, gate failed, strict budget broken, claim falsified)
+  3    a verdict went against it (check diverged, gate failed, strict budget broken, anomaly traced, claim
+       falsified)
   4    the context was full before the answer was complete
   130  interrupted";
 

@@ -15,6 +15,7 @@ mod profile;
 mod report;
 mod run;
 mod tokenize;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(a) => check::check(&a),
         Command::Gate(a) => gate::gate(&a),
         Command::GateWorker(a) => gate::worker(&a),
+        Command::Trace(a) => trace::trace(&a),
         Command::Tokenize(a) => tokenize::tokenize(&a),
         Command::Inspect(a) => inspect::inspect(&a),
         Command::Machine(a) => machine::machine(&a),

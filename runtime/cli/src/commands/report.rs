@@ -6,11 +6,17 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use brick_profiler::diff::{DiffOptions, ProfileDiff};
+use brick_profiler::exec_graph::Heat;
 use brick_profiler::score::ModelScore;
 use brick_profiler::{ExecutionGraph, Phase, Profile, ReportOptions};
 
-use crate::args::{DiffArgs, PhaseArg, ReportArgs, ReportCommand, ReportFormat, ScoreArgs};
+use crate::args::{DiffArgs, HeatArg, PhaseArg, ReportArgs, ReportCommand, ReportFormat, ScoreArgs};
 use crate::output;
+
+/// Why there is no roofline.
+const UNTIMED: &str = "this profile has no times of bricks, or no limits of the machine: there is no roofline to draw";
+/// Columns where nobody says how many there are.
+const COLUMNS: usize = 100;
 
 /// Profiles larger than this are not what they seem to be.
 const LARGEST: u64 = 1 << 30;
@@ -21,9 +27,10 @@ pub(super) fn report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     }
     let path = args.profile.as_deref().context("no profile was given")?;
     let profile = read(path)?;
-    let format = match (args.markdown, args.json) {
-        (true, _) => ReportFormat::Markdown,
-        (_, true) => ReportFormat::Json,
+    let format = match (args.markdown, args.json, args.html) {
+        (true, ..) => ReportFormat::Markdown,
+        (_, true, _) => ReportFormat::Json,
+        (.., true) => ReportFormat::Html,
         _ => args.format,
     };
     check_layer(&profile, args.layer)?;
@@ -48,6 +55,10 @@ fn render(profile: &Profile, format: ReportFormat, args: &ReportArgs) -> anyhow:
     if let Some(phase) = options.phase {
         require(profile, phase)?;
     }
+    let heat = match args.heat {
+        HeatArg::Time => Heat::Time,
+        HeatArg::Roofline => Heat::Roofline,
+    };
     let graph = || -> anyhow::Result<ExecutionGraph> {
         let phase = phase_of(profile, args.phase)?;
         ExecutionGraph::from_profile(profile, phase).context("the profile has no such phase")
@@ -57,11 +68,25 @@ fn render(profile: &Profile, format: ReportFormat, args: &ReportArgs) -> anyhow:
         ReportFormat::Markdown => profile.to_markdown(&options),
         ReportFormat::Json => profile.to_json()?,
         ReportFormat::Ascii => graph()?.to_ascii_tree(),
-        ReportFormat::Dot => graph()?.to_dot(),
-        ReportFormat::Mermaid => graph()?.to_mermaid(),
+        ReportFormat::Dot => graph()?.to_dot_by(heat),
+        ReportFormat::Mermaid => graph()?.to_mermaid_by(heat),
         ReportFormat::Graph => graph()?.to_json()?,
         ReportFormat::Csr => serde_json::to_string_pretty(&graph()?.to_csr())?,
+        ReportFormat::Html => profile.to_html(),
+        ReportFormat::Trace => profile.to_chrome_trace(),
+        ReportFormat::Flamegraph => profile.to_flamegraph_svg()?,
+        ReportFormat::Folded => profile.to_folded(),
+        ReportFormat::Roofline => {
+            let phase = phase_of(profile, args.phase)?;
+            profile.to_roofline_ascii(phase, terminal_width()).context(UNTIMED)?
+        }
+        ReportFormat::RooflineSvg => profile.to_roofline_svg(phase_of(profile, args.phase)?).context(UNTIMED)?,
     })
+}
+
+/// Columns of the terminal, as shells that export it say.
+fn terminal_width() -> usize {
+    std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(COLUMNS)
 }
 
 fn diff(args: &DiffArgs) -> anyhow::Result<ExitCode> {

@@ -2,7 +2,7 @@
 
 use crate::shell::Shell;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "run",
     "chat",
     "profile",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 18] = [
     "graph",
     "check",
     "gate",
+    "trace",
     "tokenize",
     "inspect",
     "machine",

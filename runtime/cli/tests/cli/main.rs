@@ -24,3 +24,4 @@ mod shell;
 mod signals;
 mod tiny;
 mod tokenize;
+mod trace;

@@ -167,3 +167,20 @@ fn its_bricks_agree_and_a_broken_one_is_found() {
     assert_eq!(output.code, Some(3), "{output}");
     assert!(output.stdout.contains("first divergence: blk.7.ffn_down ("), "{output}");
 }
+
+#[test]
+fn its_values_are_traced() {
+    let shell = Shell::new();
+    let trace = brick(&shell, "trace", "--json --tokens 4").json();
+    crate::trace::assert_valid(&trace);
+    let prompt = trace["run"]["prompt_tokens"].as_u64().unwrap() as usize;
+    let tokens = trace["run"]["tokens"].as_array().unwrap();
+    assert_eq!(tokens[prompt]["text"], " Paris", "{}", trace["run"]);
+    let bad: Vec<_> = trace["anomalies"].as_array().unwrap().iter().filter(|a| a["severity"] != "note").collect();
+    assert!(bad.is_empty(), "a model that works has notes only: {bad:#?}");
+    let lens = &trace["traces"]["logit"][0];
+    let ranks = lens["tracked_tokens"][0]["per_layer_ranks"].as_array().unwrap();
+    assert_eq!((ranks.len(), &ranks[29]), (30, &1.into()), "{lens}");
+    assert!(ranks[0].as_u64().unwrap() > 1000, "the first layer does not know Paris: {lens}");
+    assert_eq!(trace["traces"]["attention"].as_array().unwrap().len(), 4 * 30 * 9);
+}

@@ -45,6 +45,20 @@ fn a_profile_is_looked_at_in_many_ways() {
     let csr = shell.brick("report p.json --format csr").json();
     assert_eq!(csr["offsets"].as_array().unwrap().len(), graph["nodes"].as_array().unwrap().len() + 1);
 
+    let heated = shell.brick("report p.json --format dot --heat roofline").succeeds().stdout;
+    assert!(heated.starts_with("digraph ") && heated != shell.brick("report p.json --format dot").succeeds().stdout);
+    let html = shell.brick("report p.json --html").succeeds().stdout;
+    assert!(html.starts_with("<!doctype html>") || html.starts_with("<!DOCTYPE html>"), "{}", &html[..40]);
+    assert!(!html.contains("http://") || !html.contains("src=\"http"), "nothing is fetched");
+    let trace = shell.brick("report p.json --format trace").json();
+    assert!(trace["traceEvents"].as_array().unwrap().iter().any(|e| e["ph"] == "X" && e["name"] == "blk.1.ffn_down"));
+    assert!(shell.brick("report p.json --format flamegraph").succeeds().stdout.contains("<svg"));
+    assert!(shell.brick("report p.json --format roofline-svg --phase prefill").succeeds().stdout.contains("<svg"));
+    let folded = shell.brick("report p.json --format folded").succeeds().stdout;
+    assert!(folded.lines().any(|l| l.contains(";blk.1.ffn_down;")), "{folded}");
+    let plot = shell.brick("report p.json --format roofline").env("COLUMNS", "80").succeeds().stdout;
+    assert!(plot.starts_with("roofline of decode") && plot.lines().all(|l| l.chars().count() <= 120), "{plot}");
+
     shell.brick("report p.json --markdown -o comment.md").succeeds();
     assert_eq!(shell.read("comment.md"), shell.brick("report p.json --markdown").succeeds().stdout);
 }
