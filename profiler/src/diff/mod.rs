@@ -129,7 +129,7 @@ impl ProfileDiff {
     /// [`DiffError`] when no phase was recorded in both.
     pub fn new(a: &Profile, b: &Profile, options: DiffOptions) -> Result<Self, DiffError> {
         let common = Phase::ALL.into_iter().filter_map(|p| Some((a.phase(p)?, b.phase(p)?)));
-        let phases: Vec<_> = common.map(|(pa, pb)| phase(pa, pb, &options)).collect();
+        let phases: Vec<_> = common.map(|(pa, pb)| phase(pa, pb, options)).collect();
         if phases.is_empty() {
             return Err(DiffError::NoCommonPhase { a: phase_names(a), b: phase_names(b) });
         }
@@ -210,7 +210,7 @@ struct Subject {
     columns: [Vec<usize>; 2],
 }
 
-fn phase(a: &PhaseProfile, b: &PhaseProfile, options: &DiffOptions) -> PhaseDiff {
+fn phase(a: &PhaseProfile, b: &PhaseProfile, options: DiffOptions) -> PhaseDiff {
     let pairs = pair_up(a, b);
     let total = {
         let times = pairs.iter().map(|&(i, j)| (a.timeline[i].wall_us, b.timeline[j].wall_us));
@@ -279,7 +279,7 @@ fn steps(a: &PhaseProfile, b: &PhaseProfile) -> Vec<Subject> {
 }
 
 /// Compares one row; `tests` rows are looked at together.
-fn row(s: Subject, times: impl Iterator<Item = (f64, f64)>, tests: usize, options: &DiffOptions) -> DiffRow {
+fn row(s: Subject, times: impl Iterator<Item = (f64, f64)>, tests: usize, options: DiffOptions) -> DiffRow {
     // A time of 0 is one below what the clock resolves, and has no ratio.
     let positive = times.filter(|&(a, b)| a > 0.0 && b > 0.0);
     let pairs: Vec<Pair> = positive.map(|(base, candidate)| Pair { base, candidate }).collect();

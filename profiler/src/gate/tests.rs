@@ -144,9 +144,9 @@ fn found() -> Facts {
 
 #[test]
 fn equal_facts_pass_and_any_other_fails_by_name() {
+    type Change = fn(&mut Facts);
     let recorded = snapshot().facts;
     assert_eq!(failures(&recorded, &found()), []);
-    type Change = fn(&mut Facts);
     let changes: [(&str, Change); 21] = [
         ("graph.architecture", |f| f.graph.architecture.push('x')),
         ("graph.sha256", |f| f.graph.sha256.push('x')),
@@ -479,11 +479,11 @@ fn reports() {
 
 #[test]
 fn the_worst_check_is_the_verdict_of_all() {
+    use Verdict::{Advisory, Fail, Inconclusive, Pass, Skipped};
     let of = |verdicts: &[Verdict]| {
         let checks = verdicts.iter().map(|v| Check::new(Tier::Facts, "x", *v, "y")).collect();
         Report::new("f", "m", "c", checks).verdict
     };
-    use Verdict::{Advisory, Fail, Inconclusive, Pass, Skipped};
     assert_eq!(of(&[Pass, Inconclusive, Fail, Skipped]), Fail);
     assert_eq!(of(&[Pass, Inconclusive, Skipped]), Inconclusive);
     assert_eq!(of(&[Pass, Advisory, Skipped]), Pass);

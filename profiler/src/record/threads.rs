@@ -58,7 +58,7 @@ impl ThreadTime {
 #[derive(Debug)]
 pub(super) struct Threads {
     stamps: Stamps,
-    threads: usize,
+    count: usize,
     steps: usize,
     /// `[phase][step][thread]`.
     sums: Vec<ThreadTime>,
@@ -66,7 +66,7 @@ pub(super) struct Threads {
 
 impl Threads {
     pub(super) fn none() -> Self {
-        Self { stamps: Stamps(None), threads: 0, steps: 0, sums: vec![] }
+        Self { stamps: Stamps(None), count: 0, steps: 0, sums: vec![] }
     }
 
     pub(super) fn new(threads: usize, steps: usize, phases: usize, clock: Clock) -> Self {
@@ -75,11 +75,11 @@ impl Threads {
         let times = (0..threads * stride).map(|_| AtomicU64::new(NOT_RUN)).collect();
         let table = Table { clock, steps, stride, times };
         let sums = vec![ThreadTime::default(); phases * steps * threads];
-        Self { stamps: Stamps(Some(Arc::new(table))), threads, steps, sums }
+        Self { stamps: Stamps(Some(Arc::new(table))), count: threads, steps, sums }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.threads
+        self.count
     }
 
     pub(super) fn stamps(&self) -> Stamps {
@@ -99,7 +99,7 @@ impl Threads {
             if end == NOT_RUN {
                 continue;
             }
-            let sums = &mut self.sums[(phase * self.steps + step) * self.threads..][..self.threads];
+            let sums = &mut self.sums[(phase * self.steps + step) * self.count..][..self.count];
             for (thread, sum) in sums.iter_mut().enumerate() {
                 // Taken, so that a thread that does not report in a later call is not credited with this one.
                 let at = table.times[thread * table.stride + step].swap(NOT_RUN, Ordering::Relaxed);
@@ -119,7 +119,7 @@ impl Threads {
         if step >= self.steps {
             return &[];
         }
-        &self.sums[(phase * self.steps + step) * self.threads..][..self.threads]
+        &self.sums[(phase * self.steps + step) * self.count..][..self.count]
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
         let stamps = t.stamps();
         let table = stamps.0.as_ref().expect("a table");
         let set = |thread: usize, step: usize, ns: u64| {
-            table.times[thread * table.stride + step].store(ns, Ordering::Relaxed)
+            table.times[thread * table.stride + step].store(ns, Ordering::Relaxed);
         };
         // Steps end at 100 and 250; the second did not run.
         for (thread, step, ns) in [(0, 0, 60), (1, 0, 95), (0, 2, 250), (1, 2, 90)] {

@@ -33,7 +33,7 @@ pub(crate) fn sha256(path: &Path) -> Option<String> {
             Err(_) => return None,
         }
     }
-    Some(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Some(format!("{:x}", hash.finalize()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The report as llama-bench prints its own, for scripts that read that.
 
+use std::fmt::Write as _;
+
 use brick_profiler::Summary;
 use serde::Serialize;
 
@@ -105,8 +107,12 @@ fn markdown(report: &Report, entries: &[Entry<'_>]) -> String {
     let tests = report.rows.iter().filter(|r| r.summary.is_some()).map(|r| &r.test);
     for (e, test) in entries.iter().zip(tests) {
         let name = e.model_type.replace('|', "/");
-        text +=
-            &format!("| {name} | {size} | CPU | {} | {test} | {:.2} ± {:.2} |\n", e.n_threads, e.avg_ts, e.stddev_ts);
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "| {name} | {size} | CPU | {} | {test} | {:.2} ± {:.2} |",
+            e.n_threads, e.avg_ts, e.stddev_ts
+        );
     }
     text
 }
