@@ -68,7 +68,7 @@ fn the_tables() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(text.contains("error that brick's arithmetic adds"), "it says which error it is: {text}");
-    assert!(!text.contains("heads at position") && !text.contains("look at"), "{text}");
+    assert!(!text.contains("heads at position") && !text.contains("  pattern  "), "{text}");
     let chosen = shell.brick("trace qwen2-tiny.gguf --trace attention --heads 1 --explain").succeeds().stdout;
     assert!(chosen.contains("heads at position") && chosen.contains("Repetition\n  pattern"), "{chosen}");
     assert!(!chosen.contains("logit lens (") && !chosen.contains('\u{1b}'), "{chosen}");
