@@ -8,7 +8,7 @@
 //! ```
 //! use brick_profiler::tiles::{TileLevel, TileProfiler};
 //!
-//! let mut tiles = TileProfiler::default();
+//! let mut tiles: TileProfiler = TileProfiler::default();
 //! tiles.enable(true);
 //! let timer = tiles.start(TileLevel::Midi, 0, 3);
 //! // … work on a tile of 64 × 576 weights …
