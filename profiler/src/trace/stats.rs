@@ -147,7 +147,7 @@ impl StatsAccumulator {
         let (rows, rest) = block.as_chunks::<LANES>();
         let (mut sum, mut squares) = ([0.0f64; LANES], [0.0f64; LANES]);
         let (mut min, mut max, mut zero) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], [0u32; LANES]);
-        let mut take = |row: &[f32; LANES]| {
+        for row in rows {
             for i in 0..LANES {
                 let (x, d) = (row[i], f64::from(row[i]) - shift);
                 sum[i] += d;
@@ -157,10 +157,11 @@ impl StatsAccumulator {
                 // Checked for overflow it would not be done in vectors; a block is far smaller.
                 zero[i] = zero[i].wrapping_add(u32::from(x == 0.0));
             }
-        };
-        rows.iter().for_each(&mut take);
+        }
         let mut ends = Self::default();
-        rest.iter().for_each(|&x| ends.push(x));
+        for &x in rest {
+            ends.push(x);
+        }
         let n = (LANES * rows.len()) as u64;
         let (sum, squares) = (sum.iter().sum::<f64>(), squares.iter().sum::<f64>());
         // A value that is not finite makes this NaN or infinite, and no finite f32 values do.
