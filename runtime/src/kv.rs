@@ -290,15 +290,29 @@ impl KvCache {
     /// # Errors
     /// When the sequence does not exist or is shorter.
     pub fn gather(&self, id: SequenceId, layer: usize, len: usize) -> Result<(Vec<f32>, Vec<f32>), KvError> {
+        self.gather_range(id, layer, 0..len)
+    }
+
+    /// [`Self::gather`] of some positions.
+    ///
+    /// # Errors
+    /// As [`Self::gather`].
+    pub fn gather_range(
+        &self,
+        id: SequenceId,
+        layer: usize,
+        positions: std::ops::Range<usize>,
+    ) -> Result<(Vec<f32>, Vec<f32>), KvError> {
         let table = self.table(id)?;
-        if len > table.len {
-            return Err(KvError::Position { sequence: id.0, expected: table.len, found: len });
+        if positions.end > table.len {
+            return Err(KvError::Position { sequence: id.0, expected: table.len, found: positions.end });
         }
         let KvShape { n_kv_heads, layout, .. } = self.shape;
         let dim = layout.head_dim();
-        let mut out = (vec![0.0; len * n_kv_heads * dim], vec![0.0; len * n_kv_heads * dim]);
+        let elements = positions.len() * n_kv_heads * dim;
+        let mut out = (vec![0.0; elements], vec![0.0; elements]);
         for (i, (key, value)) in out.0.chunks_exact_mut(dim).zip(out.1.chunks_exact_mut(dim)).enumerate() {
-            let (p, head) = (i / n_kv_heads, i % n_kv_heads);
+            let (p, head) = (positions.start + i / n_kv_heads, i % n_kv_heads);
             let page = self.page(layer, head, table.blocks[p / BLOCK]);
             layout.read(page, p % BLOCK, key, value).expect("invariant: a page of this layout");
         }

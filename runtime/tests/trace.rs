@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use brick_profiler::NoRecord;
 use brick_profiler::trace::{
-    AttentionWeightTrace, ModelTracer, ModelTracerConfig, QuantizationBasis, TensorStats, TraceRun,
+    AttentionWeightTrace, ModelTracer, ModelTracerConfig, QuantizationBasis, StatsAccumulator, TraceRun,
 };
 use brick_runtime::engine::{NoObserver, Observer, StepView};
 use brick_runtime::plan::StepKind;
@@ -106,7 +106,11 @@ fn activations_are_those_of_the_graph_before_any_fusion() {
         batch.push_tokens(s, 0, &ids);
         let mut values = Values::default();
         e.forward_observed(&batch, &mut NoRecord, &mut values).unwrap();
-        let stats = |brick: String| TensorStats::of(values.0[&brick].iter().copied());
+        let stats = |brick: String| {
+            let mut all = StatsAccumulator::default();
+            values.0[&brick].chunks(m.spec.hidden).for_each(|row| all.extend(row));
+            all.finish()
+        };
 
         let t = traced(&m, &ids, ModelTracerConfig { activation: true, ..ModelTracerConfig::off() }, 1);
         assert_eq!(t.traces().activation.len(), m.spec.n_layers);

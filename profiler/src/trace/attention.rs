@@ -38,8 +38,13 @@ impl AttentionWeightTrace {
         top_k: usize,
     ) -> Self {
         let mut order: Vec<usize> = (0..weights.len()).filter(|&i| !weights[i].is_nan()).collect();
-        order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
-        order.truncate(top_k.max(1));
+        let by = |a: &usize, b: &usize| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b));
+        let kept = top_k.max(1);
+        if order.len() > kept {
+            order.select_nth_unstable_by(kept - 1, by);
+            order.truncate(kept);
+        }
+        order.sort_unstable_by(by);
         let entropy = entropy(weights);
         Self {
             step,

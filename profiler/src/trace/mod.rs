@@ -36,7 +36,7 @@
 //! | `quant` | [`QuantizationErrorTrace`]: MSE, cosine, SNR |
 //! | `kv` | [`KvCacheStateTrace`] |
 //! | `tracer` | [`ModelTracer`], JSON |
-//! | `anomaly` | rules, thresholds, severities ([ADR 17](../../../docs/adr/0017-tracing-rules.md)) |
+//! | `anomaly` | rules, thresholds, severities (`docs/adr/0017-tracing-rules.md`) |
 //! | `symptoms` | what a pattern means and where to look |
 //! | `report` | all of it as tables |
 

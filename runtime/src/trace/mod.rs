@@ -196,6 +196,8 @@ struct Run<'m> {
     batch: Batch,
     /// Layers of the logit lens: the traced ones and the last, whose logits are the model's own.
     lens_layers: Vec<u32>,
+    /// Keys in the cache, as the tap has decoded them.
+    keys: Vec<Vec<f32>>,
     /// Forward calls so far.
     step: usize,
     quant: Option<ArithmeticError>,
@@ -222,6 +224,7 @@ impl<'m> Run<'m> {
             tracer: ModelTracer::new(config.clone()),
             batch,
             lens_layers,
+            keys: Vec::new(),
             step: 0,
             quant: None,
             seen: Vec::new(),
@@ -291,7 +294,8 @@ impl<'m> Run<'m> {
     /// One forward call under observation. Rounding errors are measured in one of them.
     fn forward(&mut self, measure: bool) -> Result<(), TraceError> {
         let quant = self.quant.as_mut().filter(|_| measure);
-        let mut tap = Tap::new(&self.wiring, &mut self.tracer, self.step, &self.lens_layers, quant);
+        let (lens, keys) = (&self.lens_layers, &mut self.keys);
+        let mut tap = Tap::new(&self.wiring, &mut self.tracer, self.step, lens, keys, quant);
         self.engine.forward_observed(&self.batch, &mut NoRecord, &mut tap)?;
         let Tap { residuals, error, .. } = tap;
         if let Some(e) = error {

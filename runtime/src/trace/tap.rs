@@ -19,6 +19,9 @@ pub(super) struct Tap<'a> {
     pub(super) step: usize,
     /// Layers whose residual stream is kept for the logit lens.
     pub(super) lens_layers: &'a [u32],
+    /// Keys of the sequence, by layer of the cache: those of earlier calls do not change, and decoding them again for every token
+    /// would take longer than anything else here.
+    pub(super) keys: &'a mut Vec<Vec<f32>>,
     /// Rounding errors, in the call in which they are measured.
     pub(super) quant: Option<&'a mut ArithmeticError>,
     seen: Seen,
@@ -41,9 +44,20 @@ impl<'a> Tap<'a> {
         tracer: &'a mut ModelTracer,
         step: usize,
         lens_layers: &'a [u32],
+        keys: &'a mut Vec<Vec<f32>>,
         quant: Option<&'a mut ArithmeticError>,
     ) -> Self {
-        Self { wiring, tracer, step, lens_layers, quant, seen: Seen::default(), residuals: Vec::new(), error: None }
+        Self {
+            wiring,
+            tracer,
+            step,
+            lens_layers,
+            keys,
+            quant,
+            seen: Seen::default(),
+            residuals: Vec::new(),
+            error: None,
+        }
     }
 
     fn look(&mut self, probe: Probe, view: &StepView<'_>) {
@@ -60,7 +74,7 @@ impl<'a> Tap<'a> {
         let rows = view.rows().len();
         let mut all = StatsAccumulator::default();
         for t in 0..rows {
-            view.row(slot, t).iter().for_each(|&x| all.push(x));
+            all.extend(view.row(slot, t));
         }
         let stats = all.finish();
         match place {
@@ -107,9 +121,15 @@ impl<'a> Tap<'a> {
         let top_k = config.top_k;
         for &t in view.wanted() {
             let row = view.rows()[t];
-            let (keys, _) = view.kv().gather(row.sequence, *cache_layer, row.position + 1)?;
+            let kv_dim = spec.n_kv_heads * spec.head_dim;
+            if self.keys.len() <= *cache_layer {
+                self.keys.resize(*cache_layer + 1, Vec::new());
+            }
+            let keys = &mut self.keys[*cache_layer];
+            let new = keys.len() / kv_dim..row.position + 1;
+            keys.extend(view.kv().gather_range(row.sequence, *cache_layer, new)?.0);
             for &head in &heads {
-                let w = head_weights(spec, view.row(*q, t), &keys, head, row.position);
+                let w = head_weights(spec, view.row(*q, t), keys, head, row.position);
                 let place = (self.step, layer, head as u32);
                 let trace = AttentionWeightTrace::new(place, (w.first, row.position), &w.weights, top_k);
                 self.tracer.record_attention(trace);

@@ -32,12 +32,7 @@ pub(super) const CLAIMS: &[Claim] = &[
     claim!("F260", "The traced size of the KV cache is the number of tokens in it", "exact", run::f260),
     claim!("F261", "Nothing is evicted: a full cache refuses and keeps what it has", "0 evictions", run::f261),
     claim!("F262", "A hit rate is a share", "[0, 1]", f262),
-    claim!(
-        "F263",
-        "Tracing activations, attention and KV state costs little while it is on",
-        "< 10 % of decoding",
-        run::f263
-    ),
+    claim!("F263", "Tracing activations and KV state costs little while it is on", "< 10 % of decoding", run::f263),
     claim!("F264", "A trace can be read as JSON and as text", "parses", f264),
     claim!("F267", "Each anomaly rule fires on a trace made for it, and none on a clean one", "10 of 10, 0", f267),
     claim!("F269", "Tracing that is off, or was on before, leaves results unchanged", "identical bits", run::f269),
