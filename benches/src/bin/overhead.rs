@@ -91,7 +91,8 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
     };
     let mut bench = Bench::new(&model, &options, depth)?;
     // The ring of a real profile: as many forwards as there are.
-    let mut profiler = BrickProfiler::new(&bench.engine.plan().info, args.rounds as usize);
+    let threads = bench.engine.threads();
+    let mut profiler = BrickProfiler::new(&bench.engine.plan().info, args.rounds as usize).with_threads(threads);
 
     for _ in 0..10 {
         bench.step(&mut NoRecord)?;
