@@ -101,9 +101,9 @@ impl Threads {
             }
             let sums = &mut self.sums[(phase * self.steps + step) * self.count..][..self.count];
             for (thread, sum) in sums.iter_mut().enumerate() {
-                // Taken, so that a thread that does not report in a later call is not credited with this one.
-                let at = table.times[thread * table.stride + step].swap(NOT_RUN, Ordering::Relaxed);
-                if at != NOT_RUN {
+                // Relaxed: the step's barrier is behind us. What is older than the call is of a call before: the thread said nothing.
+                let at = table.times[thread * table.stride + step].load(Ordering::Relaxed);
+                if at != NOT_RUN && at >= begin {
                     reads += u64::from(thread == 0);
                     let at = at.clamp(start, end.max(start));
                     sum.add(ThreadTime { busy_ns: at - start, wait_ns: end.saturating_sub(at) });
@@ -144,8 +144,8 @@ mod tests {
         assert_eq!(t.step(0, 0), [time(50, 40), time(85, 5)]);
         assert_eq!(t.step(0, 1), [ThreadTime::default(); 2]);
         assert_eq!(t.step(0, 2), [time(150, 0), time(0, 150)], "a reading before the step counts as its beginning");
-        // A thread that says nothing adds nothing.
-        assert_eq!(t.add(0, 10, &[100, NOT_RUN, 250]), 0);
+        // A thread that says nothing in the next call adds nothing.
+        assert_eq!(t.add(0, 260, &[300, NOT_RUN, 450]), 0);
         assert_eq!(t.step(0, 0), [time(50, 40), time(85, 5)]);
         t.clear();
         assert_eq!(t.step(0, 0), [ThreadTime::default(); 2]);
