@@ -1,10 +1,8 @@
 //! What a gate has on record of a model ([`brick_profiler::gate`]): facts of its graph, its plan, and one short run.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::hint::black_box;
 
-use brick_graphs::export;
 use brick_graphs::passes::{self, MaxRows};
 use brick_graphs::{Graph, GraphError};
 use brick_profiler::gate::{BrickFacts, Conditions, Facts, GraphFacts, PlanFacts, fold_name, layer_ranges};
@@ -12,7 +10,6 @@ use brick_profiler::{NoRecord, Phase, Recorder, StepInfo};
 use bricks::cpu::SimdLevel;
 use bricks::cpu::attention::KvType;
 use bricks::{Extent, WeightShape};
-use sha2::{Digest, Sha256};
 
 use crate::allocations;
 use crate::batch::{Batch, Row};
@@ -49,9 +46,6 @@ pub enum FactsError {
         /// What stands there.
         found: String,
     },
-    /// The graph as JSON.
-    #[error("the graph as JSON: {0}")]
-    Json(#[from] serde_json::Error),
 }
 
 /// Facts, and the steps they are about.
@@ -139,28 +133,22 @@ pub fn gather(model: &Model, conditions: &Conditions, fault: Option<&Fault>) -> 
         groups(graph, &engine, &decode, &prompt).into_iter().unzip();
     let kernels = bricks.iter().map(|b| b.label(&bricks)).zip(kernels).collect();
     let level = engine.plan().simd.name().to_owned();
-    let graph = graph_facts(model, graph, &decode)?;
+    let graph = graph_facts(model, graph)?;
     let plan = plan_facts(&mut engine, conditions, fault)?;
     let facts = Facts { graph, plan, bricks, kernels: BTreeMap::from([(level, kernels)]) };
     Ok(Gathered { facts, steps })
 }
 
-fn graph_facts(model: &Model, graph: &Graph, extent: &Extent) -> Result<GraphFacts, FactsError> {
+fn graph_facts(model: &Model, graph: &Graph) -> Result<GraphFacts, FactsError> {
     let no_rows = MaxRows { tokens: 0, wanted: 0 };
     let mut bricks_after = Vec::new();
     for pass in passes::pipeline().iter().filter(|p| p.rewrites()) {
         let after = passes::run_until(&model.graph, pass.name, no_rows).map_err(Box::new)?;
         bricks_after.push((pass.name.to_owned(), after.graph.len()));
     }
-    let json = serde_json::to_vec(&export::json(graph, extent))?;
-    let mut sha256 = String::with_capacity(64);
-    for byte in Sha256::digest(json) {
-        // Writing to a string does not fail.
-        let _ = write!(sha256, "{byte:02x}");
-    }
     Ok(GraphFacts {
         architecture: model.spec.architecture.clone(),
-        sha256,
+        hash: graph.hash_hex(),
         built_bricks: model.graph.len(),
         built_wires: model.graph.petgraph().edge_count(),
         bricks_after,

@@ -5,54 +5,18 @@
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
 use brick_profiler::{BrickProfiler, NoRecord, Recorder};
+use brick_runtime::allocations::{self, CountingAllocator};
 use brick_runtime::speculate::Speculator;
 use brick_runtime::{Batch, EngineOptions, Row, Sampler, SamplerOptions, Speculation};
 use common::{MODELS, engine, model, options, tokens};
 
-/// Counts what is allocated anywhere in the process while counting is on.
-struct Counting;
-
-static ON: AtomicBool = AtomicBool::new(false);
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: everything is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if ON.load(Ordering::Relaxed) {
-            COUNT.fetch_add(1, Ordering::Relaxed);
-        }
-        // SAFETY: the caller's contract is ours.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        if ON.load(Ordering::Relaxed) {
-            COUNT.fetch_add(1, Ordering::Relaxed);
-        }
-        // SAFETY: the caller's contract is ours.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if ON.load(Ordering::Relaxed) {
-            COUNT.fetch_add(1, Ordering::Relaxed);
-        }
-        // SAFETY: the caller's contract is ours.
-        unsafe { System.realloc(ptr, layout, new_size) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-fn counted(f: impl FnOnce()) -> usize {
-    COUNT.store(0, Ordering::SeqCst);
-    ON.store(true, Ordering::SeqCst);
-    f();
-    ON.store(false, Ordering::SeqCst);
-    COUNT.load(Ordering::SeqCst)
+/// How often anybody allocated, reallocated or freed meanwhile.
+fn counted(f: impl FnOnce()) -> u64 {
+    allocations::count(f).1.unwrap()
 }
 
 fn decode_steps<R: Recorder>(
@@ -60,7 +24,7 @@ fn decode_steps<R: Recorder>(
     threads: usize,
     prompt: usize,
     recorder: impl FnOnce(&brick_runtime::Engine) -> R,
-) -> usize {
+) -> u64 {
     let m = model(name);
     let mut e = engine(&m, &EngineOptions { threads, context: prompt + 64, max_rows: prompt, ..options() });
     let mut recorder = recorder(&e);
@@ -90,7 +54,7 @@ fn decode_steps<R: Recorder>(
 
 /// Decodes as a session does that speculates, until 80 tokens are generated; gives allocations, and drafted and accepted
 /// tokens.
-fn speculating_steps(name: &str, mode: Speculation) -> (usize, usize, usize) {
+fn speculating_steps(name: &str, mode: Speculation) -> (u64, usize, usize) {
     let m = model(name);
     let mut e = engine(&m, &options());
     let sequence = e.new_sequence().unwrap();
@@ -145,7 +109,7 @@ fn decoding_allocates_nothing() {
     }
     // Attention of one row is shared out to both threads.
     assert_eq!(decode_steps("qwen2-tiny", 2, 500, |_| NoRecord), 0, "long context");
-    let recorded = decode_steps("qwen2-tiny", 2, 30, |e| BrickProfiler::new(&e.plan().info, 64));
+    let recorded = decode_steps("qwen2-tiny", 2, 30, |e| BrickProfiler::new(&e.plan().info, 64).with_threads(2));
     assert_eq!(recorded, 0, "while recording");
     for mode in [Speculation::Fixed(7), Speculation::Auto] {
         let (mut drafted, mut accepted) = (0, 0);

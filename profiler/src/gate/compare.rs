@@ -18,7 +18,7 @@ pub fn compare(recorded: &Facts, found: &Facts) -> Vec<Check> {
     fact("graph.bricks_after", &passes(&a.bricks_after), &passes(&b.bricks_after));
     fact("graph.bricks", &a.bricks, &b.bricks);
     fact("graph.wires", &a.wires, &b.wires);
-    fact("graph.sha256", &a.sha256, &b.sha256);
+    fact("graph.hash", &a.hash, &b.hash);
     let (a, b) = (&recorded.plan, &found.plan);
     fact("plan.steps", &a.steps, &b.steps);
     fact("plan.barriers_per_token", &a.barriers_per_token, &b.barriers_per_token);

@@ -121,8 +121,9 @@ pub struct Instructions {
 pub struct GraphFacts {
     /// Architecture, as the model file names it.
     pub architecture: String,
-    /// SHA-256 of the fused graph as JSON: operations with their parameters, wiring, shapes and types of all weights.
-    pub sha256: String,
+    /// Hash of the fused graph, as `brick graph` and profiles have it: operations with their parameters, wiring, shapes and types of all
+    /// weights.
+    pub hash: String,
     /// Bricks as built, one per operation.
     pub built_bricks: usize,
     /// Wires between them.

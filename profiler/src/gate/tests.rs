@@ -55,7 +55,7 @@ fn snapshot() -> Snapshot {
         facts: Facts {
             graph: GraphFacts {
                 architecture: "llama".into(),
-                sha256: "ab".repeat(32),
+                hash: "ab".repeat(8),
                 built_bricks: 20,
                 built_wires: 30,
                 bricks_after: vec![("validate".into(), 20), ("fuse-qkv".into(), 12)],
@@ -149,7 +149,7 @@ fn equal_facts_pass_and_any_other_fails_by_name() {
     assert_eq!(failures(&recorded, &found()), []);
     let changes: [(&str, Change); 21] = [
         ("graph.architecture", |f| f.graph.architecture.push('x')),
-        ("graph.sha256", |f| f.graph.sha256.push('x')),
+        ("graph.hash", |f| f.graph.hash.push('x')),
         ("graph.built_bricks", |f| f.graph.built_bricks += 1),
         ("graph.built_wires", |f| f.graph.built_wires += 1),
         ("graph.bricks_after", |f| f.graph.bricks_after[1].1 += 1),

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, bail};
 use brick_models::chat::Message;
 use brick_models::tokenizer::EncodeOptions;
-use brick_profiler::{NoRecord, TimeSource};
+use brick_profiler::{BrickProfiler, NoRecord, TimeSource};
 use brick_runtime::session::Timings;
 use brick_runtime::{FinishReason, GenerateOptions, Generation, Model, Session, Speculation, SpeculationStats};
 use serde_json::json;
@@ -81,8 +81,8 @@ fn traced(
     options: &GenerateOptions,
     show: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Generation> {
-    let steps = session.engine().plan().info.clone();
-    let mut recorder = Exporter::recorder(&steps, session.engine().kv().context());
+    let engine = session.engine();
+    let mut recorder = BrickProfiler::new(&engine.plan().info, engine.kv().context());
     let begin_ns = recorder.clock().now_ns();
     let generation = session.generate(ids, options, &mut recorder, &progress::interrupted(), show)?;
     let request = Request {

@@ -5,7 +5,7 @@ mod spans;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
-use brick_profiler::{BrickProfiler, Clock, StepInfo, TimeSource};
+use brick_profiler::{BrickProfiler, Clock, TimeSource};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -41,11 +41,6 @@ impl Exporter {
         let has_path = rest.trim_end_matches('/').contains('/');
         let url = if has_path { endpoint.to_owned() } else { format!("{}/v1/traces", endpoint.trim_end_matches('/')) };
         Ok(Self { url, detail })
-    }
-
-    /// A recorder for one request of at most so many forward calls.
-    pub(crate) fn recorder(steps: &[StepInfo], forwards: usize) -> BrickProfiler<Clock> {
-        BrickProfiler::new(steps, forwards)
     }
 
     /// Sends the spans of a request that has just ended; gives their number.

@@ -82,7 +82,7 @@ fn a_lost_fusion_fails_and_is_named() {
     let qkv = failed_with(&shell, "without:fuse-qkv");
     for name in [
         "graph.bricks",
-        "graph.sha256",
+        "graph.hash",
         "plan.steps",
         "plan.barriers_per_token",
         "brick blk.*.attn_qkv",
