@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Style;
-use super::format::{ascii, clean, number, percent};
+use super::format::{clean, number, percent};
 use super::table::{Cell, Table, Tone, escape, paint};
 use crate::diff::{DiffRow, PhaseDiff, ProfileDiff, Verdict};
 
@@ -14,7 +14,7 @@ const DIFF_LEGEND: &str = "Everything here is derived from the measured times of
 impl ProfileDiff {
     /// The comparison as aligned text, with the `steps` bricks that contribute most.
     pub fn to_text(&self, style: &Style, steps: usize) -> String {
-        let plain = |s: &str| if style.unicode { s.to_owned() } else { ascii(s) };
+        let plain = |s: &str| style.plain(s);
         let mut out = String::new();
         for (key, value) in self.heading() {
             let _ = writeln!(out, "{} {}", paint(&format!("{key:<8}"), Tone::Bold, *style), plain(&value));

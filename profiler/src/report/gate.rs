@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Style;
-use super::format::{ascii, clean};
+use super::format::clean;
 use super::table::{Cell, Table, Tone, escape, paint};
 use crate::gate::{Check, Report, Tier, Verdict};
 
@@ -50,7 +50,7 @@ const fn tone(verdict: Verdict) -> Tone {
 impl Report {
     /// What a person reads in a terminal: everything that did not pass, a table of what was measured, and a line that sums up.
     pub fn to_text(&self, style: Style) -> String {
-        let plain = |s: &str| if style.unicode { s.to_owned() } else { ascii(s) };
+        let plain = |s: &str| style.plain(s);
         let mut out = String::new();
         let _ = writeln!(out, "{}", plain(&self.subject()));
         for line in self.said() {

@@ -3,14 +3,14 @@
 use std::fmt::Write;
 
 use super::Style;
-use super::format::{ascii, bytes, clean, count, number};
+use super::format::{bytes, clean, count, number};
 use super::table::{Cell, Table, Tone, paint};
 use crate::machine::{Machine, MemoryLevel, PerThreads};
 
 impl Machine {
     /// Cores, caches and measured limits as aligned text.
     pub fn to_text(&self, style: Style) -> String {
-        let plain = |s: &str| if style.unicode { s.to_owned() } else { ascii(s) };
+        let plain = |s: &str| style.plain(s);
         let (r, m) = (&self.reported, &self.measured);
         let mut out = String::new();
         let mut fact = |key: &str, value: &str| {

@@ -42,6 +42,11 @@ impl Style {
     pub const ASCII: Self = Self { unicode: false, color: false };
     /// Unicode with colours.
     pub const COLOR: Self = Self { unicode: true, color: true };
+
+    /// Text as this style can show it.
+    pub(crate) fn plain(self, text: &str) -> String {
+        if self.unicode { text.to_owned() } else { format::ascii(text) }
+    }
 }
 
 impl Default for Style {

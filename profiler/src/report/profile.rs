@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Style;
-use super::format::{ascii, clean, count, duration, number, percent};
+use super::format::{clean, count, duration, number, percent};
 use super::table::{Cell, Table, Tone, escape, paint};
 use crate::profile::{
     BottleneckReport, BoundShare, BudgetShare, Counters, Flag, PhaseProfile, Profile, PromptKind, RowDerived,
@@ -53,7 +53,7 @@ impl Profile {
     /// The profile as aligned text.
     pub fn to_text(&self, options: &ReportOptions) -> String {
         let style = options.style;
-        let plain = |s: &str| if style.unicode { s.to_owned() } else { ascii(s) };
+        let plain = |s: &str| style.plain(s);
         let mut out = String::new();
         for (key, value) in self.heading() {
             let _ = writeln!(out, "{} {}", paint(&format!("{key:<8}"), Tone::Bold, style), plain(&value));

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Style;
-use super::format::{ascii, clean, percent};
+use super::format::{clean, percent};
 use super::table::{Cell, Table, Tone, escape, paint};
 use crate::score::{BrickScore, Grade, ModelScore};
 
@@ -14,7 +14,7 @@ const LEGEND: &str = "All scores are derived. Points: performance of 40 (budget 
 impl ModelScore {
     /// The scores as aligned text.
     pub fn to_text(&self, style: &Style) -> String {
-        let plain = |s: &str| if style.unicode { s.to_owned() } else { ascii(s) };
+        let plain = |s: &str| style.plain(s);
         let mut out = String::new();
         let title = format!("{} · {}", clean(&self.model), self.phase);
         let _ = writeln!(out, "{}", paint(&plain(&title), Tone::Bold, *style));

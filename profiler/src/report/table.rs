@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use super::Style;
-use super::format::ascii;
 
 /// Colour of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +64,7 @@ pub(crate) struct Table {
 impl Table {
     /// Aligned text with a line around it.
     pub(crate) fn to_text(&self, style: Style) -> String {
-        let plain = |s: &str| if style.unicode { s.to_owned() } else { ascii(s) };
+        let plain = |s: &str| style.plain(s);
         let columns = self.header.len();
         let mut widths: Vec<usize> = self.header.iter().map(|h| h.chars().count()).collect();
         for row in self.rows.iter().chain(&self.totals) {

@@ -7,7 +7,7 @@ use super::{
     ModelQuantizationError, ModelTracer, QuantizationBasis, QuantizationErrorTrace, Severity, TensorStats, thresholds,
 };
 use crate::report::Style;
-use crate::report::format::{ascii, bytes, clean, count, number, percent};
+use crate::report::format::{bytes, clean, count, number, percent};
 use crate::report::table::{Cell, Table, Tone, paint};
 
 /// Layers that the table of the logit lens has room for.
@@ -25,7 +25,7 @@ struct Section {
 impl ModelTracer {
     /// Everything as aligned text; [`export_json`](Self::export_json) has all figures, this the ones to look at first.
     pub fn to_text(&self, style: Style) -> String {
-        let plain = |s: &str| if style.unicode { s.to_owned() } else { ascii(s) };
+        let plain = |s: &str| style.plain(s);
         let mut out = String::new();
         for (key, value) in self.heading() {
             let _ = writeln!(out, "{} {}", paint(&format!("{key:<8}"), Tone::Bold, style), plain(&value));
@@ -343,7 +343,7 @@ fn quant_section(t: &ModelQuantizationError) -> Section {
 
 /// One line per rule and severity: how often, and the first place.
 fn anomalies_text(anomalies: &[Anomaly], style: Style) -> String {
-    let plain = |s: &str| if style.unicode { s.to_owned() } else { ascii(s) };
+    let plain = |s: &str| style.plain(s);
     let mut out = String::new();
     let rows = anomalies.chunk_by(|a, b| (a.severity, a.rule) == (b.severity, b.rule)).filter_map(|of| {
         let first = of.first()?;

@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use crate::report::Style;
-use crate::report::format::ascii;
 use crate::report::table::{Tone, paint};
 
 /// A pattern, what it means, and where to look.
@@ -79,7 +78,7 @@ pub const SYMPTOMS: &[Symptom] = &[
 
 /// The table as text.
 pub fn symptoms_text(style: Style) -> String {
-    let plain = |s: &str| if style.unicode { s.to_owned() } else { ascii(s) };
+    let plain = |s: &str| style.plain(s);
     let mut out = String::new();
     for s in SYMPTOMS {
         let _ = writeln!(out, "{}", paint(&plain(s.symptom), Tone::Bold, style));
