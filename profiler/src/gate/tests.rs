@@ -102,7 +102,9 @@ fn files_that_are_none_are_refused_with_the_reason() {
     refused("", &["expected a gate file", "schema"]);
     refused("not toml at all", &["expected a gate file"]);
     refused("[package]\nname = \"brick\"\n", &["expected a gate file", "schema"]);
-    refused(&text[..text.len() / 2], &["expected a gate file"]);
+    let (mid_line, no_bricks) = (text.find("arena_bytes").unwrap() + 5, text.find("[[brick]]").unwrap());
+    refused(&text[..mid_line], &["expected a gate file"]);
+    refused(&text[..no_bricks], &["brick: expected at least one, found none"]);
     for (from, to, parts) in [
         ("schema = 1", "schema = 2", &["expected schema 1, found 2", "newer brick"][..]),
         ("schema = 1", "schema = 0", &["expected schema 1, found 0"]),
