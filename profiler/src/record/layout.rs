@@ -62,14 +62,22 @@ pub(super) struct Layout {
     pub(super) targets: Vec<Target>,
     /// Segment of each slot.
     pub(super) segment_of_slot: Vec<u32>,
+    /// Index of the kind of each slot where a slot is a step; empty otherwise. Close together: after a forward call the caches hold its
+    /// weights, and every line that is touched comes from memory.
+    pub(super) kind_of_slot: Vec<u8>,
     /// Layer of each segment.
     pub(super) segment_layers: Vec<Option<u32>>,
 }
 
 impl Layout {
     pub(super) fn new(steps: &[StepInfo], mode: SyncMode) -> Self {
-        let mut layout =
-            Self { targets: Vec::with_capacity(steps.len()), segment_of_slot: Vec::new(), segment_layers: Vec::new() };
+        let kinds = steps.iter().filter(|_| mode.times_steps()).map(|s| s.kind.index() as u8);
+        let mut layout = Self {
+            targets: Vec::with_capacity(steps.len()),
+            segment_of_slot: Vec::new(),
+            kind_of_slot: kinds.collect(),
+            segment_layers: Vec::new(),
+        };
         for (i, step) in steps.iter().enumerate() {
             if i == 0 || steps[i - 1].layer != step.layer {
                 layout.segment_layers.push(step.layer);

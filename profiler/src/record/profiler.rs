@@ -198,8 +198,8 @@ impl<T: TimeSource> BrickProfiler<T> {
             sum += ns;
             ran += 1;
             p.slots[slot].record(ns);
-            if self.mode.times_steps() {
-                *kinds[self.steps[slot].kind.index()].get_or_insert(0) += ns;
+            if let Some(&kind) = self.layout.kind_of_slot.get(slot) {
+                *kinds[usize::from(kind)].get_or_insert(0) += ns;
             }
             let id = self.layout.segment_of_slot[slot];
             match &mut segment {
