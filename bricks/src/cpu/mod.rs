@@ -7,7 +7,7 @@
 //! | [`linear`] | matrices (all weight types, packed in the file's size) times activations |
 //! | [`attention`] | attention over paged keys and values, f16 or q8_0 |
 //! | rows | [`rms_norm_row`], [`add_row`], [`gated_activation`], [`argmax`], [`rope_row`], [`quantize_row`], [`embed_row`], conversions |
-//! | [`gang`] | the threads that share a kernel's rows |
+//! | [`gang`] | the threads that share a kernel's rows: crate `brick-gang` |
 //! | [`probe`] | micro-kernels that reach the processor's peaks, to measure them |
 //!
 //! Kernels compute; they know nothing of threads, buffers or graphs. None allocates or locks. Every kernel gives **the same
@@ -22,7 +22,6 @@ compile_error!("kernels read the little-endian blocks of model files in place");
 pub mod attention;
 mod embed;
 mod error;
-pub mod gang;
 mod level;
 pub mod linear;
 mod math;
@@ -33,6 +32,7 @@ mod simd;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
+pub use brick_gang as gang;
 pub use embed::embed_row;
 pub use error::KernelError;
 pub use level::{SimdLevel, UnknownLevel};

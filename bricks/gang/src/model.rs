@@ -1,5 +1,5 @@
 //! The gang under the model checker: loom runs the interleavings (and the values a weak memory could show) of a small
-//! program, most of them up to a bound of forced switches. `RUSTFLAGS="--cfg loom" cargo test -p bricks --release --lib gang`.
+//! program, most of them up to a bound of forced switches. `RUSTFLAGS="--cfg loom" cargo test -p brick-gang --release --lib`.
 //!
 //! A lost wake-up shows as a deadlock, a missing happens-before as a race on a `loom` cell. There is no spinning here
 //! (`wait::spins_per_us` is 0): every wait that is not over at once goes through parking, the part that can go wrong.
