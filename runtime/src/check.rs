@@ -193,10 +193,12 @@ impl Checker<'_> {
             }
             _ => (Vec::new(), Vec::new()),
         };
-        let reads_q8 = |m: &crate::plan::LinearMatrix| matches!(m.src, LinearInput::Q8(_));
+        let rounds = |m: &crate::plan::LinearMatrix| {
+            matches!(m.src, LinearInput::Q8(_)) || m.kernel.dtype() == bricks::DType::BF16
+        };
         let arithmetic = match &step.kind {
-            StepKind::Linear { matrices, .. } if matrices.iter().any(reads_q8) => Arithmetic::Q8,
-            StepKind::GatedLinear { matrices, .. } if matrices.iter().any(reads_q8) => Arithmetic::Q8,
+            StepKind::Linear { matrices, .. } if matrices.iter().any(rounds) => Arithmetic::Q8,
+            StepKind::GatedLinear { matrices, .. } if matrices.iter().any(rounds) => Arithmetic::Q8,
             _ => Arithmetic::F32,
         };
         let context = Context {

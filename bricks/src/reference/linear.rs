@@ -1,7 +1,9 @@
 //! Operations on weight matrices: the embedding table and linear maps.
 
 use super::{Weight, rows_of, zeros};
+use crate::DType;
 use crate::error::BrickError;
+use crate::quant::float::round_bf16;
 use crate::quant::q8::Q8Rows;
 
 /// What a linear map multiplies its weights with.
@@ -11,7 +13,8 @@ pub enum Arithmetic {
     #[default]
     F32,
     /// The activations as integer kernels see them, rounded to 8 bits per block of 32 ([`quant::q8`](crate::quant::q8)), where the
-    /// weights are quantised; as they are where the weights are floats. What a kernel has to reproduce up to summation order.
+    /// weights are quantised; rounded to BF16 where the weights are; as they are where the weights are other floats. What a kernel
+    /// has to reproduce up to summation order.
     Q8,
 }
 
@@ -55,6 +58,10 @@ pub fn linear(
 ) -> Result<Vec<f32>, BrickError> {
     match arithmetic {
         Arithmetic::Q8 if !weight.shape().dtype.is_float() => linear_q8(weight, bias, x),
+        Arithmetic::Q8 if weight.shape().dtype == DType::BF16 => {
+            let rounded: Vec<f32> = x.iter().map(|x| round_bf16(*x)).collect();
+            linear_f32(weight, bias, &rounded)
+        }
         Arithmetic::F32 | Arithmetic::Q8 => linear_f32(weight, bias, x),
     }
 }

@@ -71,7 +71,7 @@ fn config(tokens: usize, inputs: usize) -> TileConfig {
 }
 
 /// Returns the tile registers to their initial state when the call ends.
-struct Release;
+pub(super) struct Release;
 
 impl Drop for Release {
     fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! Float weights times f32 activations, generic over element type and instruction set.
+//! F32 and F16 weights times f32 activations, generic over element type and instruction set.
 //!
 //! Lanes are output rows, as in the quantised kernels. Per run of 32 inputs one chain of fused multiply-adds from zero, input by
 //! input; the runs' results are added in order. Runs are independent of each other, so a single token does not wait for
@@ -57,8 +57,6 @@ elements! {
     F32: |l, at| l.as_r(l.load_u(at.planes));
     /// IEEE binary16.
     F16: |l, at| l.load_f16s(at.halves);
-    /// bfloat16.
-    BF16: |l, at| l.as_r(l.shl(l.load_u16s(at.halves), 16));
 }
 
 /// A call with weights of type `E`.

@@ -8,8 +8,8 @@
 //!            └── planes: 16 × u32 = 64 bytes each ──────┘   └── halves: 16 × u16 = 32 bytes each ─┘
 //! ```
 //!
-//! A *plane* has four bytes of each row: the codes of a quad, or packed scales. A *half* has an f16 of each row: scales and
-//! minimums. A block of any format is some planes and at most two halves, so the packed matrix has the size of the file's
+//! A *plane* has four bytes of each row: the codes of a quad, a pair of BF16, or packed scales. A *half* has an f16 of each
+//! row: scales and minimums. A block of any format is some planes and at most two halves, so the packed matrix has the size of the file's
 //! (up to the padding of the last group to sixteen rows, and of each group to 64 bytes). Every plane is aligned to a cache line.
 //!
 //! Rows beyond the end of the matrix are zero blocks; kernels compute them and store nothing.
@@ -45,7 +45,8 @@ impl Layout {
     pub(super) const fn of(dtype: DType) -> Self {
         let (inputs, planes, halves) = match dtype {
             DType::F32 => (1, 1, 0),
-            DType::F16 | DType::BF16 => (1, 0, 1),
+            DType::F16 => (1, 0, 1),
+            DType::BF16 => (2, 1, 0),
             DType::Q4_0 | DType::IQ4_NL => (32, 4, 1),
             DType::Q4_1 => (32, 4, 2),
             DType::Q5_0 => (32, 5, 1),
@@ -90,9 +91,9 @@ pub struct PackedShape {
 }
 
 impl PackedShape {
-    /// Blocks per row; `cols` is a multiple of the block length once a shape has been checked.
+    /// Packed blocks per row: whole ones once a shape has been checked, but for a last pair of floats.
     pub(super) const fn blocks(self) -> usize {
-        self.cols / Layout::of(self.dtype).inputs
+        self.cols.div_ceil(Layout::of(self.dtype).inputs)
     }
 
     /// Bytes of one group of sixteen rows.
@@ -130,7 +131,8 @@ impl PackedShape {
             let rows = &file[first * row_bytes..(first + ROW_GROUP).min(self.rows) * row_bytes];
             match self.dtype {
                 DType::F32 => pack_f32(rows, self.cols, out),
-                DType::F16 | DType::BF16 => pack_halves(rows, self.cols, out),
+                DType::F16 => pack_halves(rows, self.cols, out),
+                DType::BF16 => pack_pairs(rows, self.cols, out),
                 DType::Q4_0 | DType::IQ4_NL => pack_group::<18, 4, 1>(rows, out, |b, p, h| {
                     h[0] = u16_at(b, 0);
                     dwords(b, 2, p);
@@ -274,6 +276,23 @@ fn pack_halves(rows: &[u8], cols: usize, out: &mut [u8]) {
     for (i, half) in out.chunks_exact_mut(HALF).take(cols).enumerate() {
         for (r, row) in rows.chunks_exact(2 * cols).enumerate() {
             half[2 * r..2 * r + 2].copy_from_slice(&row[2 * i..2 * i + 2]);
+        }
+    }
+}
+
+/// `[pair of inputs][row]` of two BF16; zeros behind an odd number of inputs. Numbers with an exponent of zero become zeros, as the
+/// kernels take them (see [`bf16`](super::bf16)).
+fn pack_pairs(rows: &[u8], cols: usize, out: &mut [u8]) {
+    out.fill(0);
+    let number = |bytes: &[u8]| {
+        let bits = u16::from_le_bytes([bytes[0], bytes[1]]);
+        if bits & 0x7f80 == 0 { bits & 0x8000 } else { bits }
+    };
+    for (i, plane) in out.chunks_exact_mut(PLANE).take(cols.div_ceil(2)).enumerate() {
+        for (r, row) in rows.chunks_exact(2 * cols).enumerate() {
+            for (j, bytes) in row[4 * i..].chunks_exact(2).take(2).enumerate() {
+                plane[4 * r + 2 * j..][..2].copy_from_slice(&number(bytes).to_le_bytes());
+            }
         }
     }
 }

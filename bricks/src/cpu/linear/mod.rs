@@ -1,15 +1,17 @@
 //! Matrices times activations: `out[t][r] = Σ weight[r][i] · act[t][i] (+ bias[r])`.
 //!
 //! Weights lie in memory in a packed layout of the file's own size ([`PackedShape`]). Quantised weights meet Q8 activations
-//! ([`crate::quant::q8`]) in integer dot products; F32, F16 and BF16 weights meet f32 activations. Weights are never expanded
-//! in memory beyond a panel that stays in the first-level cache.
+//! ([`crate::quant::q8`]) in integer dot products; F32 and F16 weights meet f32 activations, BF16 weights activations that the
+//! kernel rounds to BF16. Weights are never expanded in memory beyond a panel that stays in the first-level cache.
 //!
 //! # Results do not depend on company
 //! The bits of one output depend on its row, its activations and its bias alone: not on the other rows or tokens of the
 //! call, not on how rows are shared among threads, and not on the [`SimdLevel`].
 //! * Quantised: per chunk of 32 inputs an *exact* integer dot product `n` (two for formats with a scale per 16), then in f32
 //!   `v = scale · n` (plus `minimum · Σa` if there is one, fused), `acc = fma(act_scale, v, acc)`, chunks in order.
-//! * Float: runs of 32 inputs, each a chain of fused multiply-adds from zero, input by input; runs are added in order.
+//! * F32, F16: runs of 32 inputs, each a chain of fused multiply-adds from zero, input by input; runs are added in order.
+//! * BF16: the same with two chains a run, over the even inputs and over the odd ones, which are added first (`bf16` tells what
+//!   becomes of numbers below 2⁻¹²⁶).
 //! * The bias is added last.
 //!
 //! # How
@@ -21,6 +23,9 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod amx_bf16;
+mod bf16;
 mod float;
 mod format;
 mod format_k;
@@ -172,6 +177,14 @@ fn float<E: float::Element>(level: SimdLevel, job: Job<'_, &[f32]>) {
     dispatch(level, float::Float::<E>::new(job));
 }
 
+fn bfloat(level: SimdLevel, job: Job<'_, &[f32]>) {
+    #[cfg(target_arch = "x86_64")]
+    if level.usable() == SimdLevel::Amx && amx_bf16::takes(&job) {
+        return amx_bf16::run(&job);
+    }
+    bf16::run(level, &job);
+}
+
 /// The kernel for weights of one type at one level; chosen once, when a graph is lowered.
 ///
 /// ```
@@ -214,7 +227,7 @@ impl LinearKernel {
         let entry = match dtype {
             DType::F32 => Entry::Float(float::<float::F32>),
             DType::F16 => Entry::Float(float::<float::F16>),
-            DType::BF16 => Entry::Float(float::<float::BF16>),
+            DType::BF16 => Entry::Float(bfloat),
             DType::Q4_0 => Entry::Quantised(quantised::<Q4_0>),
             DType::Q4_1 => Entry::Quantised(quantised::<Q4_1>),
             DType::Q5_0 => Entry::Quantised(quantised::<Q5_0>),
