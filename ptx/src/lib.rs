@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod emit;
 pub mod ir;
 pub mod valid;

@@ -124,7 +124,7 @@ impl Type {
     }
 
     /// Width in bits; 1 for predicates.
-    pub fn bits(self) -> u32 {
+    pub const fn bits(self) -> u32 {
         match self {
             Self::Pred => 1,
             Self::B8 | Self::U8 | Self::S8 => 8,
@@ -135,7 +135,7 @@ impl Type {
     }
 
     /// Width in memory, in bytes. Predicates have none there: 0.
-    pub fn bytes(self) -> u32 {
+    pub const fn bytes(self) -> u32 {
         self.bits() / 8
     }
 

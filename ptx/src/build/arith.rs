@@ -1,0 +1,224 @@
+//! Arithmetic and comparisons.
+
+use super::types::{Float, Int, Number, Ordered, Signed, Widen};
+use super::{F32, KernelBuilder, Pred, Reg, Source, Ty};
+use crate::build::{S32, U32};
+use crate::ir::{BinaryOp, Cmp, Inst, Signedness, Subnormals, TernaryOp, UnaryOp};
+
+macro_rules! binary {
+    ($($(#[$doc:meta])* $name:ident: $trait:ident = $op:ident;)*) => {$(
+        $(#[$doc])*
+        #[track_caller]
+        pub fn $name<T: $trait>(&self, a: impl Source<T>, b: impl Source<T>) -> Reg<T> {
+            self.binary(BinaryOp::$op, a, b)
+        }
+    )*};
+}
+
+macro_rules! unary_f32 {
+    ($($(#[$doc:meta])* $name:ident = $op:expr;)*) => {$(
+        $(#[$doc])*
+        #[track_caller]
+        pub fn $name(&self, a: impl Source<F32>) -> Reg<F32> {
+            self.unary($op, a)
+        }
+    )*};
+}
+
+macro_rules! compare {
+    ($($(#[$doc:meta])* $name:ident = $cmp:ident;)*) => {$(
+        $(#[$doc])*
+        #[track_caller]
+        pub fn $name<T: Ordered>(&self, a: impl Source<T>, b: impl Source<T>) -> Reg<Pred> {
+            self.compare(Cmp::$cmp, a, b)
+        }
+    )*};
+}
+
+impl KernelBuilder {
+    binary! {
+        /// `a + b`. Floats are rounded to nearest even, and never contracted with a product.
+        add: Number = Add;
+        /// `a - b`.
+        sub: Number = Sub;
+        /// `a · b`; the low half for integers.
+        mul: Number = Mul;
+        /// The smaller; the number, if one is NaN.
+        min: Number = Min;
+        /// The larger; the number, if one is NaN.
+        max: Number = Max;
+        /// High half of the product.
+        mul_hi: Int = MulHi;
+        /// Quotient, toward zero. Many instructions, unless `b` is a constant.
+        div: Int = Div;
+        /// Remainder. Many instructions, unless `b` is a constant.
+        rem: Int = Rem;
+    }
+
+    /// Whole product of 32-bit integers.
+    #[track_caller]
+    pub fn mul_wide<T: Widen>(&self, a: impl Source<T>, b: impl Source<T>) -> Reg<T::Wide> {
+        self.op(|dst| Inst::Binary { op: BinaryOp::MulWide, ty: T::TYPE, dst, a: a.operand(), b: b.operand() })
+    }
+
+    /// `a · b + c` of integers, low half.
+    #[track_caller]
+    pub fn mad<T: Int>(&self, a: impl Source<T>, b: impl Source<T>, c: impl Source<T>) -> Reg<T> {
+        self.ternary(TernaryOp::Mad, a, b, c)
+    }
+
+    /// High half of `a · b`, plus `c`.
+    #[track_caller]
+    pub fn mad_hi<T: Int>(&self, a: impl Source<T>, b: impl Source<T>, c: impl Source<T>) -> Reg<T> {
+        self.ternary(TernaryOp::MadHi, a, b, c)
+    }
+
+    /// `a · b + c`, the product and `c` with 64 bits.
+    #[track_caller]
+    pub fn mad_wide<T: Widen>(&self, a: impl Source<T>, b: impl Source<T>, c: impl Source<T::Wide>) -> Reg<T::Wide> {
+        let (a, b, c) = (a.operand(), b.operand(), c.operand());
+        self.op(|dst| Inst::Ternary { op: TernaryOp::MadWide, ty: T::TYPE, dst, a, b, c })
+    }
+
+    /// `a · b + c` of floats, rounded once.
+    #[track_caller]
+    pub fn fma<T: Float>(&self, a: impl Source<T>, b: impl Source<T>, c: impl Source<T>) -> Reg<T> {
+        self.ternary(TernaryOp::Fma, a, b, c)
+    }
+
+    /// `-a`.
+    #[track_caller]
+    pub fn neg<T: Signed>(&self, a: impl Source<T>) -> Reg<T> {
+        self.unary(UnaryOp::Neg, a)
+    }
+
+    /// `|a|`.
+    #[track_caller]
+    pub fn abs<T: Signed>(&self, a: impl Source<T>) -> Reg<T> {
+        self.unary(UnaryOp::Abs, a)
+    }
+
+    /// `a / b`, rounded to nearest even. About ten instructions and a slow path.
+    #[track_caller]
+    pub fn div_rn(&self, a: impl Source<F32>, b: impl Source<F32>) -> Reg<F32> {
+        self.binary(BinaryOp::DivRn, a, b)
+    }
+
+    /// `a / b` within 2 ulp, over the full range of divisors.
+    #[track_caller]
+    pub fn div_full(&self, a: impl Source<F32>, b: impl Source<F32>) -> Reg<F32> {
+        self.binary(BinaryOp::DivFull, a, b)
+    }
+
+    /// `a / b` within 2 ulp, for divisors in 2^-126 … 2^126.
+    #[track_caller]
+    pub fn div_approx(&self, a: impl Source<F32>, b: impl Source<F32>) -> Reg<F32> {
+        self.binary(BinaryOp::DivApprox, a, b)
+    }
+
+    unary_f32! {
+        /// `2^a`, within 2 ulp.
+        ex2 = UnaryOp::Ex2(Subnormals::Keep);
+        /// `2^a`, within 2 ulp; subnormal numbers are zero. One instruction of the hardware.
+        ex2_ftz = UnaryOp::Ex2(Subnormals::Flush);
+        /// `log2 a`, approximately.
+        lg2 = UnaryOp::Lg2(Subnormals::Keep);
+        /// `1/a`, within 1 ulp.
+        rcp_approx = UnaryOp::RcpApprox(Subnormals::Keep);
+        /// `1/a`, within 1 ulp; subnormal numbers are zero. One instruction of the hardware.
+        rcp_ftz = UnaryOp::RcpApprox(Subnormals::Flush);
+        /// `1/a`, rounded to nearest even.
+        rcp_rn = UnaryOp::RcpRn;
+        /// `1/√a`, approximately.
+        rsqrt = UnaryOp::Rsqrt(Subnormals::Keep);
+        /// `√a`, approximately.
+        sqrt_approx = UnaryOp::SqrtApprox(Subnormals::Keep);
+        /// `√a`, rounded to nearest even.
+        sqrt_rn = UnaryOp::SqrtRn;
+        /// `tanh a`, with an error of 2^-11.
+        tanh_approx = UnaryOp::Tanh;
+        /// `sin a`, approximately; accurate in -π … π only.
+        sin_approx = UnaryOp::Sin;
+        /// `cos a`, approximately; accurate in -π … π only.
+        cos_approx = UnaryOp::Cos;
+    }
+
+    compare! {
+        /// `a == b`; false if one is NaN.
+        eq = Eq;
+        /// `a != b`; false if one is NaN.
+        ne = Ne;
+        /// `a < b`; false if one is NaN.
+        lt = Lt;
+        /// `a <= b`; false if one is NaN.
+        le = Le;
+        /// `a > b`; false if one is NaN.
+        gt = Gt;
+        /// `a >= b`; false if one is NaN.
+        ge = Ge;
+    }
+
+    /// Any comparison.
+    #[track_caller]
+    pub fn compare<T: Ordered>(&self, cmp: Cmp, a: impl Source<T>, b: impl Source<T>) -> Reg<Pred> {
+        self.op(|dst| Inst::Compare { cmp, ty: T::TYPE, dst, a: a.operand(), b: b.operand() })
+    }
+
+    /// `cond ? a : b`.
+    #[track_caller]
+    pub fn select<T: Ty>(&self, cond: Reg<Pred>, a: impl Source<T>, b: impl Source<T>) -> Reg<T> {
+        let cond = cond.id();
+        self.op(|dst| Inst::Select { ty: T::TYPE, dst, a: a.operand(), b: b.operand(), cond })
+    }
+
+    /// `c` plus the dot product of four signed bytes with four signed bytes.
+    #[track_caller]
+    pub fn dp4a(&self, a: impl Source<S32>, b: impl Source<S32>, c: impl Source<S32>) -> Reg<S32> {
+        self.dot(Signedness::Signed, Signedness::Signed, a.operand(), b.operand(), c.operand())
+    }
+
+    /// `c` plus the dot product of four unsigned bytes with four signed bytes.
+    #[track_caller]
+    pub fn dp4a_us(&self, a: impl Source<U32>, b: impl Source<S32>, c: impl Source<S32>) -> Reg<S32> {
+        self.dot(Signedness::Unsigned, Signedness::Signed, a.operand(), b.operand(), c.operand())
+    }
+
+    /// `c` plus the dot product of four signed bytes with four unsigned bytes.
+    #[track_caller]
+    pub fn dp4a_su(&self, a: impl Source<S32>, b: impl Source<U32>, c: impl Source<S32>) -> Reg<S32> {
+        self.dot(Signedness::Signed, Signedness::Unsigned, a.operand(), b.operand(), c.operand())
+    }
+
+    /// `c` plus the dot product of four unsigned bytes with four unsigned bytes.
+    #[track_caller]
+    pub fn dp4a_uu(&self, a: impl Source<U32>, b: impl Source<U32>, c: impl Source<U32>) -> Reg<U32> {
+        self.dot(Signedness::Unsigned, Signedness::Unsigned, a.operand(), b.operand(), c.operand())
+    }
+
+    #[track_caller]
+    fn dot<T: Ty>(
+        &self,
+        a_sign: Signedness,
+        b_sign: Signedness,
+        a: crate::ir::Operand,
+        b: crate::ir::Operand,
+        c: crate::ir::Operand,
+    ) -> Reg<T> {
+        self.op(|dst| Inst::Dp4a { a_sign, b_sign, dst, a, b, c })
+    }
+
+    #[track_caller]
+    pub(super) fn unary<T: Ty>(&self, op: UnaryOp, a: impl Source<T>) -> Reg<T> {
+        self.op(|dst| Inst::Unary { op, ty: T::TYPE, dst, a: a.operand() })
+    }
+
+    #[track_caller]
+    pub(super) fn binary<T: Ty>(&self, op: BinaryOp, a: impl Source<T>, b: impl Source<T>) -> Reg<T> {
+        self.op(|dst| Inst::Binary { op, ty: T::TYPE, dst, a: a.operand(), b: b.operand() })
+    }
+
+    #[track_caller]
+    fn ternary<T: Ty>(&self, op: TernaryOp, a: impl Source<T>, b: impl Source<T>, c: impl Source<T>) -> Reg<T> {
+        self.op(|dst| Inst::Ternary { op, ty: T::TYPE, dst, a: a.operand(), b: b.operand(), c: c.operand() })
+    }
+}
