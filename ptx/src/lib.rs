@@ -5,4 +5,5 @@
 pub mod build;
 pub mod emit;
 pub mod ir;
+pub mod ptxas;
 pub mod valid;

@@ -1,9 +1,8 @@
 //! Arithmetic and comparisons.
 
 use super::types::{Float, Int, Number, Ordered, Signed, Widen};
-use super::{F32, KernelBuilder, Pred, Reg, Source, Ty};
-use crate::build::{S32, U32};
-use crate::ir::{BinaryOp, Cmp, Inst, Signedness, Subnormals, TernaryOp, UnaryOp};
+use super::{F32, KernelBuilder, Pred, Reg, S32, Source, Ty, U32, Var};
+use crate::ir::{BinaryOp, Cmp, Inst, Operand, Signedness, Subnormals, TernaryOp, UnaryOp};
 
 macro_rules! binary {
     ($($(#[$doc:meta])* $name:ident: $trait:ident = $op:ident;)*) => {$(
@@ -195,15 +194,47 @@ impl KernelBuilder {
         self.dot(Signedness::Unsigned, Signedness::Unsigned, a.operand(), b.operand(), c.operand())
     }
 
+    /// `into += a`.
     #[track_caller]
-    fn dot<T: Ty>(
-        &self,
-        a_sign: Signedness,
-        b_sign: Signedness,
-        a: crate::ir::Operand,
-        b: crate::ir::Operand,
-        c: crate::ir::Operand,
-    ) -> Reg<T> {
+    pub fn add_into<T: Number>(&self, into: Var<T>, a: impl Source<T>) {
+        self.binary_into(BinaryOp::Add, into, a);
+    }
+
+    /// `into = max(into, a)`; the number, if one is NaN.
+    #[track_caller]
+    pub fn max_into<T: Number>(&self, into: Var<T>, a: impl Source<T>) {
+        self.binary_into(BinaryOp::Max, into, a);
+    }
+
+    /// `into += a · b`, rounded once.
+    #[track_caller]
+    pub fn fma_into<T: Float>(&self, into: Var<T>, a: impl Source<T>, b: impl Source<T>) {
+        let (dst, a, b, c) = (into.id(), a.operand(), b.operand(), into.operand());
+        self.inst(Inst::Ternary { op: TernaryOp::Fma, ty: T::TYPE, dst, a, b, c });
+    }
+
+    /// `into` plus the dot product of four signed bytes with four signed bytes.
+    #[track_caller]
+    pub fn dp4a_into(&self, into: Var<S32>, a: impl Source<S32>, b: impl Source<S32>) {
+        let (dst, a, b, c) = (into.id(), a.operand(), b.operand(), into.operand());
+        self.inst(Inst::Dp4a { a_sign: Signedness::Signed, b_sign: Signedness::Signed, dst, a, b, c });
+    }
+
+    /// `into` plus the dot product of four unsigned bytes with four signed bytes.
+    #[track_caller]
+    pub fn dp4a_us_into(&self, into: Var<S32>, a: impl Source<U32>, b: impl Source<S32>) {
+        let (dst, a, b, c) = (into.id(), a.operand(), b.operand(), into.operand());
+        self.inst(Inst::Dp4a { a_sign: Signedness::Unsigned, b_sign: Signedness::Signed, dst, a, b, c });
+    }
+
+    #[track_caller]
+    fn binary_into<T: Ty>(&self, op: BinaryOp, into: Var<T>, a: impl Source<T>) {
+        let (dst, a, b) = (into.id(), into.operand(), a.operand());
+        self.inst(Inst::Binary { op, ty: T::TYPE, dst, a, b });
+    }
+
+    #[track_caller]
+    fn dot<T: Ty>(&self, a_sign: Signedness, b_sign: Signedness, a: Operand, b: Operand, c: Operand) -> Reg<T> {
         self.op(|dst| Inst::Dp4a { a_sign, b_sign, dst, a, b, c })
     }
 

@@ -80,7 +80,7 @@ impl KernelBuilder {
         let i = self.var(start);
         let round = || {
             body(i.get());
-            self.set(i, self.add(i, step));
+            self.add_into(i, step);
         };
         self.repeat(|| self.lt(i, end), round, rolled);
     }

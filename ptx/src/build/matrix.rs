@@ -11,7 +11,7 @@
 //! | C, D, 16×8 | row `g + 8·(i / 2)`, column `2t + i % 2` |
 
 use super::types::Elem;
-use super::{B32, F32, KernelBuilder, Ptr, Reg, S32, SharedSpace, Ty};
+use super::{B32, F32, KernelBuilder, Ptr, Reg, S32, SharedSpace, Ty, Var};
 use crate::ir::{Inst, LoadMatrix, Mma, MmaKind, Signedness};
 
 impl KernelBuilder {
@@ -57,6 +57,24 @@ impl KernelBuilder {
         c: [Reg<S32>; 4],
     ) -> [Reg<S32>; 4] {
         self.mma(MmaKind::Int8 { a: signs.0, b: signs.1 }, a, b, c)
+    }
+
+    /// `into += A·B`, 16×16 by 16×8, f16 to f32.
+    #[track_caller]
+    pub fn mma_f16_into(&self, into: [Var<F32>; 4], a: [Reg<B32>; 4], b: [Reg<B32>; 2]) {
+        self.mma_into(MmaKind::F16, into, a, b);
+    }
+
+    /// `into += A·B`, 16×16 by 16×8, bf16 to f32.
+    #[track_caller]
+    pub fn mma_bf16_into(&self, into: [Var<F32>; 4], a: [Reg<B32>; 4], b: [Reg<B32>; 2]) {
+        self.mma_into(MmaKind::Bf16, into, a, b);
+    }
+
+    #[track_caller]
+    fn mma_into<T: Ty>(&self, kind: MmaKind, into: [Var<T>; 4], a: [Reg<B32>; 4], b: [Reg<B32>; 2]) {
+        let c = into.map(Var::id);
+        self.inst(Inst::Mma(Mma { kind, d: c, a: a.map(Reg::id), b: b.map(Reg::id), c }));
     }
 
     #[track_caller]

@@ -4,8 +4,8 @@
 //! types, so most mistakes do not compile; the rest is found by [`valid`](crate::valid), which names the line of Rust.
 //!
 //! - Methods take `&self`, so calls nest: `k.add(k.mul(a, b), c)`.
-//! - Values ([`Reg`]) are written once; what changes is a variable ([`Var`]): `let acc = k.var(0.0);`
-//!   `k.set(acc, k.fma(x, w, acc));`. The assembler removes the copy.
+//! - Values ([`Reg`]) are written once; what changes is a variable ([`Var`]): `let acc = k.var(0.0);`, then `k.set(acc, x)`
+//!   or, for sums, `k.fma_into(acc, x, w)`.
 //! - Where a value is read, a number of Rust will do: `k.add(i, 1)`.
 //! - Blocks are closures: `k.if_(p, || …)`, `k.for_(0, n, 1, |i| …)`. Loops of Rust unroll.
 //! - Constant parts of addresses are folded: `p.at(3)` is elements, `p.offset(48)` is bytes, both `[reg+48]`.

@@ -64,8 +64,7 @@ pub(crate) fn kernel() -> Kernel {
             for (i, acc) in acc.iter().enumerate() {
                 for (j, acc) in acc.iter().enumerate() {
                     let b = [b[j / 2][2 * (j % 2)], b[j / 2][2 * (j % 2) + 1]];
-                    let d = k.mma_bf16(a[i], b, acc.map(Var::get));
-                    acc.iter().zip(d).for_each(|(&acc, d)| k.set(acc, d));
+                    k.mma_bf16_into(*acc, a[i], b);
                 }
             }
         }

@@ -37,7 +37,7 @@ pub(crate) fn kernel() -> Kernel {
         let dot = |j: usize, sum| k.dp4a(w[j].as_ty::<S32>(), x[j].as_ty::<S32>(), sum);
         let (even, odd) = (dot(2, dot(0, k.value(0))), dot(3, dot(1, k.value(0))));
         let dot = k.to_f32(k.add(even, odd));
-        k.set(acc, k.fma(dot, k.mul(w_scale, x_scale), acc));
+        k.fma_into(acc, dot, k.mul(w_scale, x_scale));
     });
     let sum = k.warp_reduce(acc.get(), |a, b| k.add(a, b));
     k.if_(k.eq(k.laneid(), 0), || k.st(k.index(y, row), sum));

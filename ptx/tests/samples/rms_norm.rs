@@ -30,7 +30,7 @@ pub(crate) fn kernel(dependent: bool) -> Kernel {
     let squares = k.var(0.0);
     k.for_(first, n, 4 * THREADS, |i| {
         for x in k.ld4(k.index(x, i)) {
-            k.set(squares, k.fma(x, x, squares));
+            k.fma_into(squares, x, x);
         }
     });
     let squares = k.block_reduce(squares.get(), scratch, WARPS, |a, b| k.add(a, b));

@@ -23,7 +23,7 @@ pub(crate) fn kernel() -> Kernel {
     let acc = k.var(0.0);
     let stride = k.mul(k.ntid(), k.nctaid());
     k.for_(k.mad(k.ctaid(), k.ntid(), k.tid()), n, stride, |i| {
-        k.set(acc, k.add(acc, k.ld(k.index(x, i))));
+        k.add_into(acc, k.ld(k.index(x, i)));
     });
     let of_block = k.block_reduce(acc.get(), scratch, WARPS, |a, b| k.add(a, b));
 
@@ -40,7 +40,7 @@ pub(crate) fn kernel() -> Kernel {
             let total = k.var(0.0);
             k.for_(0, k.nctaid(), 1, |block| {
                 let relaxed = LoadOptions::default().order(Order::Relaxed(Scope::Gpu));
-                k.set(total, k.add(total, k.ld_with(k.index(partial, block), relaxed)));
+                k.add_into(total, k.ld_with(k.index(partial, block), relaxed));
             });
             k.st(sum, total);
         });
