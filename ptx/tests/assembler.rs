@@ -4,40 +4,58 @@
 
 mod samples;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use brick_ptx::emit::emit;
-use brick_ptx::ir::{Arch, Module};
+use brick_ptx::compile;
+use brick_ptx::ir::{Arch, Module, Target};
 use brick_ptx::ptxas::{PtxasError, Tools};
-use brick_ptx::valid::{fits_shared, validate};
+use brick_ptx::valid::fits_shared;
 
 const ARCHS: [Arch; 5] = [Arch::Sm80, Arch::Sm86, Arch::Sm89, Arch::Sm90, Arch::Sm100];
 
 #[test]
 fn samples_take_what_they_took() {
     let Some(tools) = Tools::find_for_tests().unwrap() else { return };
-    for (kernel, target) in samples::all() {
-        let name = kernel.name.clone();
-        let module = Module { kernels: vec![kernel] };
-        validate(&module, target).unwrap();
-        let text = emit(&module, target).unwrap();
-        let mut report = String::new();
+    let mut reports: BTreeMap<String, String> = BTreeMap::new();
+    // One text per target: the disassembler takes longer to start than to work.
+    for target in Target::ALL {
+        let kernels = samples::all().into_iter().filter(|(_, of)| *of == target).map(|(kernel, _)| kernel).collect();
+        let module = Module { kernels };
+        let text = compile(&module, target).unwrap();
         for arch in ARCHS.into_iter().filter(|arch| arch.runs(target)) {
-            fits_shared(&module.kernels[0], arch).unwrap();
+            module.kernels.iter().for_each(|kernel| fits_shared(kernel, arch).unwrap());
             let assembled = tools.assemble(&text, arch).unwrap();
-            let [resources] = assembled.resources.as_slice() else { panic!("{:?}", assembled.resources) };
-            let spills = resources.spill_store_bytes + resources.spill_load_bytes;
-            assert_eq!((spills, resources.stack_bytes), (0, 0), "{arch} {resources}");
             let sass = tools.disassemble(&assembled.cubin).unwrap();
-            writeln!(report, "{arch} {resources}").unwrap();
-            match sass[0].hot_loop() {
-                Some(hot) => {
-                    writeln!(report, "    hot loop of {}: {}", hot.len(), sass[0].histogram(hot)).unwrap();
+            assert_eq!((assembled.resources.len(), sass.len()), (module.kernels.len(), module.kernels.len()));
+            for (resources, sass) in assembled.resources.iter().zip(&sass) {
+                assert_eq!(resources.kernel, sass.kernel);
+                let spills = resources.spill_store_bytes + resources.spill_load_bytes;
+                assert_eq!((spills, resources.stack_bytes), (0, 0), "{arch} {resources}");
+                let report = reports.entry(sass.kernel.clone()).or_default();
+                writeln!(report, "{arch} {resources}").unwrap();
+                match sass.hot_loop() {
+                    Some(hot) => writeln!(report, "    hot loop of {}: {}", hot.len(), sass.histogram(hot)).unwrap(),
+                    None => writeln!(report, "    no loop, {} instructions", sass.instructions.len()).unwrap(),
                 }
-                None => writeln!(report, "    no loop, {} instructions", sass[0].instructions.len()).unwrap(),
             }
         }
-        insta::assert_snapshot!(name, report);
+    }
+    for (kernel, report) in reports {
+        insta::assert_snapshot!(kernel, report);
+    }
+}
+
+/// What the validator accepts, the assembler accepts, instruction by instruction.
+#[test]
+fn every_instruction_assembles() {
+    let Some(tools) = Tools::find_for_tests().unwrap() else { return };
+    let module = Module { kernels: samples::every_instruction::kernels() };
+    for target in Target::ALL {
+        let text = compile(&module, target).unwrap();
+        for arch in ARCHS.into_iter().filter(|arch| arch.runs(target)) {
+            assert_eq!(tools.assemble(&text, arch).unwrap().resources.len(), module.kernels.len());
+        }
     }
 }
 

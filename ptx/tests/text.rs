@@ -4,17 +4,15 @@
 
 mod samples;
 
-use brick_ptx::emit::emit;
+use brick_ptx::compile;
 use brick_ptx::ir::{Module, Target};
-use brick_ptx::valid::validate;
 
 #[test]
 fn samples() {
     for (kernel, target) in samples::all() {
         let name = kernel.name.clone();
         let module = Module { kernels: vec![kernel] };
-        validate(&module, target).unwrap();
-        insta::assert_snapshot!(name, emit(&module, target).unwrap());
+        insta::assert_snapshot!(name, compile(&module, target).unwrap());
     }
 }
 
@@ -22,8 +20,15 @@ fn samples() {
 fn modules_hold_several_kernels() {
     let kernels = vec![samples::vector_add::kernel(), samples::gemm::kernel()];
     let module = Module { kernels };
-    validate(&module, Target::Sm80).unwrap();
-    let text = emit(&module, Target::Sm80).unwrap();
+    let text = compile(&module, Target::Sm80).unwrap();
     assert_eq!(text.matches(".visible .entry").count(), 2);
     insta::assert_snapshot!("two_kernels", text);
+}
+
+#[test]
+fn every_instruction() {
+    for kernel in samples::every_instruction::kernels() {
+        let name = format!("every_{}", kernel.name);
+        insta::assert_snapshot!(name, compile(&Module { kernels: vec![kernel] }, Target::Sm80).unwrap());
+    }
 }

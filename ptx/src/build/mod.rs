@@ -15,7 +15,7 @@
 //! | `types`, `value` | [`Ty`] and the types of registers; [`Reg`], [`Var`], [`Source`] |
 //! | `pointer` | [`Ptr`] and computing with addresses |
 //! | `declare` | parameters, shared memory, shape of blocks; special registers |
-//! | `arith`, `bits`, `convert` | computing |
+//! | `arith`, `divide`, `bits`, `convert` | computing |
 //! | `memory`, `atomic` | loads, stores, asynchronous copies, prefetches; atomics, fences |
 //! | `flow`, `sync` | `if_`, `while_`, `for_`; barriers |
 //! | `warp`, `reduce`, `matrix` | shuffles, votes; reductions over warp and block; `ldmatrix`, `mma` |
@@ -25,6 +25,7 @@ mod atomic;
 mod bits;
 mod convert;
 mod declare;
+mod divide;
 mod flow;
 mod matrix;
 mod memory;

@@ -67,7 +67,8 @@ impl Writer<'_> {
         };
         Ok(match address.offset {
             0 => format!("[{base}]"),
-            offset => format!("[{base}{offset:+}]"),
+            // `[r-4]` is a syntax error; the assembler takes `[r+-4]`.
+            offset => format!("[{base}+{offset}]"),
         })
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // every test binary uses some of them
 
+pub(crate) mod every_instruction;
 pub(crate) mod gemm;
 pub(crate) mod gemv;
 pub(crate) mod quantize;
