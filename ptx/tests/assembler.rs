@@ -2,15 +2,22 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod nonsense;
 mod samples;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 
 use brick_ptx::compile;
-use brick_ptx::ir::{Arch, Module, Target};
+use brick_ptx::emit::emit;
+use brick_ptx::ir::{
+    Access, Arch, Class, Cmp, Imm, Inst, Kernel, Module, Operand, Param, ParamId, ParamKind, RegId, Shared, SharedSize,
+    Stmt, StmtKind, Target, Threads, Type,
+};
 use brick_ptx::ptxas::{PtxasError, Tools};
-use brick_ptx::valid::fits_shared;
+use brick_ptx::valid::{fits_shared, validate_kernel};
+use proptest::prelude::Rng as _;
+use proptest::test_runner::{RngAlgorithm, TestRng};
 
 const ARCHS: [Arch; 5] = [Arch::Sm80, Arch::Sm86, Arch::Sm89, Arch::Sm90, Arch::Sm100];
 
@@ -57,6 +64,72 @@ fn every_instruction_assembles() {
             assert_eq!(tools.assemble(&text, arch).unwrap().resources.len(), module.kernels.len());
         }
     }
+}
+
+/// Arbitrary instructions, each in a kernel of its own: those that the validator accepts, the assembler accepts.
+#[test]
+fn what_is_valid_assembles() {
+    let Some(tools) = Tools::find_for_tests().unwrap() else { return };
+    for target in Target::ALL {
+        let mut module = Module::default();
+        let mut seen = HashSet::new();
+        let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        for _ in 0..60_000 {
+            let mut bytes = [0; 48];
+            random.fill_bytes(&mut bytes);
+            let mut kernel = with_every_register();
+            let inst = nonsense::Nonsense::new(&bytes).inst_over(kernel.registers.len() as u32);
+            let opcode = inst.opcode();
+            kernel.body.push(Stmt { kind: StmtKind::Inst(inst), source: None });
+            let text = emit(&Module { kernels: vec![kernel.clone()] }, target);
+            if validate_kernel(&kernel, target).is_ok() && seen.insert(text.unwrap()) {
+                kernel.name = format!("k{}_{}", module.kernels.len(), opcode.replace(['.', ' '], "_"));
+                module.kernels.push(kernel);
+            }
+        }
+        assert!(module.kernels.len() > 500, "only {} are valid", module.kernels.len());
+        let text = compile(&module, target).unwrap();
+        let arch = if target == Target::Sm80 { Arch::Sm80 } else { Arch::Sm90 };
+        if let Err(e) = tools.assemble(&text, arch) {
+            let PtxasError::Rejected { log, .. } = e else { panic!("{e}") };
+            let lines: Vec<&str> = text.lines().collect();
+            let number =
+                |at: &str| at.split_once("line ").and_then(|(_, n)| n.split(';').next()?.parse::<usize>().ok());
+            let said = log.lines().map(|l| format!("{l}\n    {}\n", number(l).map_or("", |n| lines[n - 1])));
+            panic!("{}", said.collect::<String>());
+        }
+    }
+}
+
+/// A kernel with two registers of each class, all of them set, the 64-bit ones pointing to memory.
+fn with_every_register() -> Kernel {
+    let param =
+        |name: &str| Param { name: name.to_owned(), kind: ParamKind::Pointer { access: Access::ReadWrite, align: 16 } };
+    let shared = Shared { name: "tile".into(), align: 16, size: SharedSize::Static { bytes: 16384 } };
+    let mut kernel = Kernel {
+        name: "k".into(),
+        threads: Threads::Exactly([64, 1, 1]),
+        params: vec![param("a"), param("b")],
+        shared: vec![shared],
+        ..Kernel::default()
+    };
+    for class in Class::ALL {
+        for i in 0..2 {
+            let dst = RegId(kernel.registers.len() as u32);
+            kernel.registers.push(class);
+            let inst = match class {
+                Class::Pred => {
+                    Inst::Compare { cmp: Cmp::Eq, ty: Type::U32, dst, a: Operand::int(1), b: Operand::int(2) }
+                }
+                Class::B64 => Inst::LoadParam { dst, param: ParamId(i) },
+                Class::F32 => Inst::Mov { ty: Type::F32, dst, src: Operand::Imm(Imm::F32(0)) },
+                Class::F64 => Inst::Mov { ty: Type::F64, dst, src: Operand::Imm(Imm::F64(0)) },
+                Class::B16 | Class::B32 => Inst::Mov { ty: class.declared(), dst, src: Operand::int(16) },
+            };
+            kernel.body.push(Stmt { kind: StmtKind::Inst(inst), source: None });
+        }
+    }
+    kernel
 }
 
 #[test]

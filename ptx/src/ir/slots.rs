@@ -92,7 +92,7 @@ impl<F: FnMut(Slot)> Slots<'_, F> {
     }
 
     fn of(&mut self, inst: &Inst, kernel: &Kernel) {
-        use Type::{B32, B64, F32, Pred, S32, U32};
+        use Type::{B32, F32, Pred, S32, U32, U64};
         match *inst {
             Inst::Mov { ty, dst, src } => {
                 self.def(dst, ty);
@@ -152,11 +152,14 @@ impl<F: FnMut(Slot)> Slots<'_, F> {
                 self.reads(&[field, base], ty);
                 self.reads(&[start, len], U32);
             }
-            Inst::Permute { dst, a, b, selector: c }
-            | Inst::Logic3 { dst, a, b, c, .. }
-            | Inst::FunnelShift { dst, low: a, high: b, amount: c, .. } => {
+            Inst::Permute { dst, a, b, selector: c } | Inst::Logic3 { dst, a, b, c, .. } => {
                 self.def(dst, B32);
                 self.reads(&[a, b, c], B32);
+            }
+            Inst::FunnelShift { dst, low, high, amount, .. } => {
+                self.def(dst, B32);
+                self.reads(&[low, high], B32);
+                self.read(amount, U32);
             }
             Inst::Dp4a { a_sign, b_sign, dst, a, b, c } => {
                 let unsigned = a_sign == Signedness::Unsigned && b_sign == Signedness::Unsigned;
@@ -177,12 +180,12 @@ impl<F: FnMut(Slot)> Slots<'_, F> {
             Inst::Load(ref load) => {
                 load.dst.iter().for_each(|&d| (self.visit)(Slot::Def(d, Need::converted(load.ty))));
                 self.address(load.from);
-                load.hints.policy.into_iter().for_each(|p| self.read(p, B64));
+                load.hints.policy.into_iter().for_each(|p| self.read(p, U64));
             }
             Inst::Store(ref store) => {
                 store.values.iter().for_each(|&v| (self.visit)(Slot::Use(v, Need::converted(store.ty))));
                 self.address(store.to);
-                store.hints.policy.into_iter().for_each(|p| self.read(p, B64));
+                store.hints.policy.into_iter().for_each(|p| self.read(p, U64));
             }
             Inst::Atomic(atomic) => {
                 atomic.dst.into_iter().for_each(|d| self.def(d, atomic.ty));
@@ -194,10 +197,10 @@ impl<F: FnMut(Slot)> Slots<'_, F> {
                 self.address(copy.to);
                 self.address(copy.from);
                 copy.read_bytes.into_iter().for_each(|n| self.read(n, U32));
-                copy.policy.into_iter().for_each(|p| self.read(p, B64));
+                copy.policy.into_iter().for_each(|p| self.read(p, U64));
             }
             Inst::Prefetch { at, .. } => self.address(at),
-            Inst::CreatePolicy { dst, .. } => self.def(dst, B64),
+            Inst::CreatePolicy { dst, .. } => self.def(dst, U64),
             Inst::LoadMatrix(ref load) => {
                 load.dst.iter().for_each(|&d| self.def(d, U32));
                 self.address(load.from);
@@ -233,7 +236,7 @@ impl<F: FnMut(Slot)> Slots<'_, F> {
             Inst::WarpBarrier { mask: a } | Inst::Nanosleep { ns: a } => self.read(a, U32),
             Inst::AssumeMultiple { reg, .. } => {
                 let wide = kernel.registers.get(reg.0 as usize) == Some(&super::Class::B64);
-                self.read(reg, if wide { B64 } else { U32 });
+                self.read(reg, if wide { U64 } else { U32 });
             }
             Inst::CommitGroup
             | Inst::WaitGroup { .. }

@@ -1,5 +1,7 @@
 //! Arbitrary IR from arbitrary bytes: mostly nonsense, sometimes nearly right. For properties and for the fuzzer.
 
+#![allow(dead_code)] // not every test binary makes whole modules
+
 use brick_ptx::ir::{
     Access, Address, Atomic, AtomicOp, Base, BinaryOp, Block, Cache, CacheHints, Class, Cmp, CopyAsync, Dim, FenceKind,
     Imm, Inst, Kernel, L1, L2Priority, Load, LoadMatrix, MatchMode, Mma, MmaKind, Module, Operand, Order, Param,
@@ -17,6 +19,12 @@ pub(crate) struct Nonsense<'a> {
 impl<'a> Nonsense<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes: bytes.iter(), registers: 0 }
+    }
+
+    /// An instruction over that many registers.
+    pub(crate) fn inst_over(&mut self, registers: u32) -> Inst {
+        self.registers = registers;
+        self.inst()
     }
 
     pub(crate) fn module(&mut self) -> Module {
