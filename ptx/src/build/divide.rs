@@ -87,7 +87,7 @@ mod tests {
 
     /// What the instructions compute.
     fn divide(n: u32, divider: Divider) -> u32 {
-        let high = |m: u32| (u64::from(n) * u64::from(m) >> 32) as u32;
+        let high = |m: u32| ((u64::from(n) * u64::from(m)) >> 32) as u32;
         match divider {
             Divider::Shift(by) => n >> by,
             Divider::Multiply { multiplier, shift } => high(multiplier) >> shift,

@@ -114,7 +114,9 @@ impl<F: FnMut(Slot)> Slots<'_, F> {
                 self.reads(&parts.map(Operand::Reg), half(ty));
             }
             Inst::Unpack { ty, dst, src } => {
-                dst.into_iter().for_each(|d| self.def(d, half(ty)));
+                for d in dst {
+                    self.def(d, half(ty));
+                }
                 self.read(src, ty);
             }
             Inst::Unary { op, ty, dst, a } => {
@@ -229,6 +231,8 @@ impl<F: FnMut(Slot)> Slots<'_, F> {
                 self.read(mask, U32);
             }
             Inst::Reduce { ty, dst, value, mask, .. } => {
+                // Even the bitwise ones take no float registers.
+                let ty = if ty == B32 { U32 } else { ty };
                 self.def(dst, ty);
                 self.read(value, ty);
                 self.read(mask, U32);

@@ -258,7 +258,7 @@ impl Transfer<'_> {
         let by_warp = match (op, b.as_int()) {
             (BinaryOp::Shr, Some(by)) => by >= 5,
             (BinaryOp::Div, Some(by)) => by > 0 && by % 32 == 0,
-            (BinaryOp::And, Some(mask)) => mask & 31 == 0,
+            (BinaryOp::And, Some(mask)) => mask.trailing_zeros() >= 5,
             _ => false,
         };
         // Warps are cut from the linear index, of which `%tid.x` is only a part in blocks of more dimensions.

@@ -80,7 +80,7 @@ fn range(what: &'static str, expected: &'static str, found: i128, good: bool) ->
 
 /// Threads that meet at a barrier: whole warps.
 fn warps(threads: u32) -> Checked {
-    let good = threads % 32 == 0 && (32..=1024).contains(&threads);
+    let good = threads.is_multiple_of(32) && (32..=1024).contains(&threads);
     range("number of threads at a barrier", "a multiple of 32 up to 1024", threads.into(), good)
 }
 

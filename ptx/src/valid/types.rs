@@ -1,9 +1,7 @@
 //! Which operations exist for which types, and from which target on (PTX ISA 8.0, "Instruction Set").
 
 use super::{Checked, ValidErrorKind};
-use crate::ir::{
-    AtomicOp, BinaryOp, Cmp, Inst, MatchMode, ReduceOp, Rounding, Signedness, Target, TernaryOp, Type, UnaryOp,
-};
+use crate::ir::{AtomicOp, BinaryOp, Cmp, Inst, MatchMode, ReduceOp, Rounding, Target, TernaryOp, Type, UnaryOp};
 
 pub(super) fn check(inst: &Inst, target: Target) -> Checked {
     match *inst {
@@ -30,7 +28,6 @@ pub(super) fn check(inst: &Inst, target: Target) -> Checked {
         Inst::Atomic(atomic) => of(atomic.ty, atomic_type(atomic.op, atomic.ty)),
         Inst::Match { mode: MatchMode::Any | MatchMode::All, ty, .. } => of(ty, matches!(ty, Type::B32 | Type::B64)),
         Inst::Reduce { op, ty, .. } => of(ty, reduce(op, ty)),
-        Inst::Dp4a { a_sign: Signedness::Unsigned | Signedness::Signed, .. } => Ok(()),
         Inst::WaitForDependencies | Inst::LaunchDependents => needs_sm90(true, target),
         _ => Ok(()),
     }
@@ -138,6 +135,7 @@ fn convert(to: Type, from: Type, rounding: Option<Rounding>, saturate: bool, tar
     let narrows = to.bits() < from.bits();
     match (to.is_float(), from.is_float()) {
         (false, false) if rounding.is_some() => error("integers are not rounded"),
+        (false, false) if saturate && holds_all(to, from) => error("nothing to saturate"),
         (false, true) if !whole => error("an integer takes .rni, .rzi, .rmi or .rpi"),
         (true, false) if rounding.is_none_or(Rounding::is_whole) => {
             error("a float from an integer takes .rn, .rz, .rm or .rp")
@@ -152,5 +150,14 @@ fn convert(to: Type, from: Type, rounding: Option<Rounding>, saturate: bool, tar
         (true, true) if to.bits() == from.bits() && !whole => error("the same type takes .rni, .rzi, .rmi or .rpi"),
         (true, _) if saturate && bf16 => error("bf16 does not saturate"),
         _ => Ok(()),
+    }
+}
+
+/// Whether every value of the integer type `from` is one of `to`.
+fn holds_all(to: Type, from: Type) -> bool {
+    match (to.is_signed(), from.is_signed()) {
+        (true, false) => to.bits() > from.bits(),
+        (false, true) => false,
+        _ => to.bits() >= from.bits(),
     }
 }

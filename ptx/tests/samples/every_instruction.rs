@@ -1,8 +1,8 @@
 //! One of each: what the builder and the emitter can write, for the assembler to read.
 
 use brick_ptx::build::{
-    B32, Bf16, Bf16x2, F16, F16x2, F32, F64, KernelBuilder, LoadOptions, Ptr, S8, S16, S32, S64, StoreOptions, U8, U16,
-    U32, U64,
+    B32, Bf16, Bf16x2, F16, F16x2, F32, F64, KernelBuilder, LoadOptions, Pred, Ptr, Reg, S8, S16, S32, S64,
+    StoreOptions, U8, U16, U32, U64,
 };
 use brick_ptx::ir::{
     Access, AtomicOp, Cache, Cmp, Dim, FenceKind, Kernel, L1, L2Priority, Order, Prefetch, ReduceOp, Rounding, Scope,
@@ -17,11 +17,11 @@ struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    fn word<T: brick_ptx::build::types::Word>(&self, value: brick_ptx::build::Reg<T>) {
+    fn word<T: brick_ptx::build::types::Word>(&self, value: Reg<T>) {
         self.k.red(AtomicOp::Xor, self.out, self.k.bitcast::<T, B32>(value), Order::Relaxed(Scope::Gpu));
     }
 
-    fn pred(&self, p: brick_ptx::build::Reg<brick_ptx::build::Pred>) {
+    fn pred(&self, p: Reg<Pred>) {
         self.word(self.k.select::<U32>(p, 1, 0));
     }
 }
@@ -68,7 +68,7 @@ fn numbers() -> Kernel {
     }
     let wide: [_; 2] = [k.mul_wide(i, j), k.mad_wide(i, -7, i64::MIN)];
     let u64s = [k.mad_wide(u, 3, u64::MAX), k.div(k.mul_wide(u, u), 5), k.widen(u)];
-    for x in wide.map(|x| x.as_ty::<U64>()).into_iter().chain(u64s) {
+    for x in wide.map(Reg::as_ty::<U64>).into_iter().chain(u64s) {
         let [low, high] = k.unpack32(x);
         sink.word(k.xor(low, high));
     }
@@ -230,7 +230,7 @@ fn memory() -> Kernel {
     k.prefetch(Cache::L1, x);
     k.prefetch(Cache::L2, x.offset(-4096));
     let moving = k.ptr_var(x.offset(32));
-    k.for_rolled(0, 9, 1, |_: brick_ptx::build::Reg<U32>| {
+    k.for_rolled(0, 9, 1, |_: Reg<U32>| {
         sink.word(k.ld4(moving.ptr())[0]);
         k.step(moving, 16);
     });
@@ -294,7 +294,9 @@ fn matrix() -> Kernel {
     let acc = f.map(|x| k.var(x));
     k.mma_f16_into(acc, a, b);
     k.mma_bf16_into(acc, a, b);
-    acc.iter().for_each(|x| sink.word(x.get()));
+    for x in acc {
+        sink.word(x.get());
+    }
     let signs = [Signedness::Unsigned, Signedness::Signed];
     let mut c = std::array::from_fn(|_| k.value(0));
     for a_sign in signs {
@@ -302,6 +304,8 @@ fn matrix() -> Kernel {
             c = k.mma_int8((a_sign, b_sign), a, b, c);
         }
     }
-    c.iter().for_each(|&x| sink.word(x));
+    for x in c {
+        sink.word(x);
+    }
     k.finish()
 }
