@@ -1,4 +1,11 @@
 //! Arbitrary IR: neither the validator nor emission panics, and what is valid has a text.
+//!
+//! ```sh
+//! cd ptx/fuzz
+//! cargo +nightly fuzz run ir -- -max_total_time=600 -max_len=4096
+//! ```
+//!
+//! `tests/no_panic.rs` holds the same property over random bytes on every test run.
 
 #![no_main]
 

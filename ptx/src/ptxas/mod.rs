@@ -3,7 +3,12 @@
 //! `ptxas` turns PTX into machine code, and says how many registers it takes and whether they spill; `nvdisasm` shows the
 //! code. Both are deterministic, so their numbers are compared exactly: a lost vector load or a first spill fails a test
 //! on any machine. Neither program is part of brick: their licence does not allow it. They are looked for ([`Search`]) and,
-//! if one asks, fetched from the Python package index.
+//! if one asks, fetched from the Python package index:
+//!
+//! ```sh
+//! cargo run -p brick-ptx --example fetch_ptxas     # once
+//! REQUIRE_PTXAS=1 cargo test -p brick-ptx          # without it, tests that lack the programs say that they skip
+//! ```
 //!
 //! ```no_run
 //! use brick_ptx::ir::Arch;
