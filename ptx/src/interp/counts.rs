@@ -466,9 +466,9 @@ fn wavefronts(addresses: &[u64; 32], mask: u32, bytes: u32) -> (u64, u64) {
     for start in (0..32).step_by(group) {
         let mut active = [0_u64; 32];
         let mut n = 0;
-        for lane in start..start + group {
-            if mask >> lane & 1 == 1 {
-                active[n] = addresses[lane];
+        for (i, &address) in addresses[start..start + group].iter().enumerate() {
+            if mask >> (start + i) & 1 == 1 {
+                active[n] = address;
                 n += 1;
             }
         }

@@ -292,22 +292,31 @@ impl fmt::Display for Thread {
 }
 
 /// A broken rule and the lane that broke it, before the place in the launch is known.
+///
+/// Boxed: the error path is rare and must not widen the results of the hot path.
 #[derive(Debug)]
-pub(crate) struct Broken {
-    pub(crate) lane: Option<u32>,
-    pub(crate) kind: FaultKind,
-}
+pub(crate) struct Broken(Box<(Option<u32>, FaultKind)>);
 
 impl Broken {
-    /// Boxed at once: the error path is rare and must not widen the results of the hot path.
-    pub(crate) fn at(lane: u32, kind: FaultKind) -> Box<Self> {
-        Box::new(Self { lane: Some(lane), kind })
+    /// Broken by a lane.
+    pub(crate) fn at(lane: u32, kind: FaultKind) -> Self {
+        Self(Box::new((Some(lane), kind)))
     }
 
-    pub(crate) fn warp(kind: FaultKind) -> Box<Self> {
-        Box::new(Self { lane: None, kind })
+    /// Broken by the whole warp.
+    pub(crate) fn warp(kind: FaultKind) -> Self {
+        Self(Box::new((None, kind)))
+    }
+
+    /// The same, blamed on another lane.
+    pub(crate) fn by(self, lane: u32) -> Self {
+        Self::at(lane, self.0.1)
+    }
+
+    pub(crate) fn parts(self) -> (Option<u32>, FaultKind) {
+        *self.0
     }
 }
 
 /// The result of one instruction.
-pub(crate) type Outcome<T = ()> = Result<T, Box<Broken>>;
+pub(crate) type Outcome<T = ()> = Result<T, Broken>;

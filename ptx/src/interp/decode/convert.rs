@@ -71,9 +71,8 @@ pub(super) fn cvt(c: &mut Cursor<'_, '_>) -> Decoded<Op> {
         if from != Ty::F32 {
             return c.bad_type(from);
         }
-        let round = match rounding {
-            Some((round @ (Round::Nearest | Round::Zero), false)) => round,
-            _ => return c.missing("`.rn` or `.rz`"),
+        let Some((round @ (Round::Nearest | Round::Zero), false)) = rounding else {
+            return c.missing("`.rn` or `.rz`");
         };
         c.count(3)?;
         return Ok(Op::CvtPack { ty, round, sat, d: c.dst32(0, Ty::B32)?, a: c.src32(1, from)?, b: c.src32(2, from)? });

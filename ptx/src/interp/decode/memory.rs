@@ -10,13 +10,13 @@ const SPACES: [(&str, Space); 3] =
 const SCOPES: [(&str, Scope); 4] =
     [("cta", Scope::Cta), ("cluster", Scope::Gpu), ("gpu", Scope::Gpu), ("sys", Scope::Gpu)];
 
-/// Cache operators and eviction hints: they change speed, not results.
-fn hints(c: &mut Cursor<'_, '_>) -> Decoded<bool> {
+/// Cache operators and eviction hints: they change speed, not results. Says whether a cache policy is an operand.
+fn hints(c: &mut Cursor<'_, '_>) -> bool {
     c.choose(&[("ca", ()), ("cg", ()), ("cs", ()), ("lu", ()), ("cv", ()), ("wb", ()), ("wt", ())]);
     let policy = c.has("L2::cache_hint");
     c.ignore_prefixed("L1::");
     c.ignore_prefixed("L2::");
-    Ok(policy)
+    policy
 }
 
 /// Takes the operand of `.L2::cache_hint`, the last of the instruction.
@@ -55,7 +55,7 @@ pub(super) fn access(c: &mut Cursor<'_, '_>) -> Decoded<Op> {
     if constant && (store || space == Space::Shared || order.strong) {
         return c.missing("`.nc` only on weak loads of global memory");
     }
-    let policy = hints(c)?;
+    let policy = hints(c);
     let count = c.choose(&[("v2", 2_u8), ("v4", 4)]).unwrap_or(1);
     let ty = c.ty()?;
     let bytes = ty.bytes();
@@ -132,7 +132,7 @@ pub(super) fn atom(c: &mut Cursor<'_, '_>) -> Decoded<Op> {
     order.strong = true;
     let Some(space) = c.choose(&SPACES) else { return c.missing("a state space: `.global` or `.shared`") };
     let Some(f) = c.choose(&ATOMICS) else { return c.missing("an operation such as `.add`") };
-    let policy = hints(c)?;
+    let policy = hints(c);
     let ty = c.ty()?;
     let f = match (f, ty) {
         (AtomFn::AddInt, Ty::F32) => AtomFn::AddF32,
@@ -223,7 +223,7 @@ pub(super) fn cp_async(c: &mut Cursor<'_, '_>) -> Decoded<Op> {
     if !(c.has("shared") || c.has("shared::cta")) || !c.has("global") {
         return c.missing("`.shared.global`");
     }
-    let policy = hints(c)?;
+    let policy = hints(c);
     let bytes = c.literal(2, 16)? as u8;
     if !(matches!(bytes, 4 | 8) && through_l1 || bytes == 16) {
         return c.bad_operand(2, if through_l1 { "4, 8 or 16 bytes" } else { "16 bytes" });

@@ -124,7 +124,6 @@ fn wide_from_integer(value: i128, round: Round) -> u64 {
     let nearest = value as f64;
     let exact = nearest as i128;
     let out = match round {
-        Round::Nearest => nearest,
         Round::Zero if exact.unsigned_abs() > value.unsigned_abs() => {
             if value < 0 {
                 nearest.next_up()

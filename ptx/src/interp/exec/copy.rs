@@ -113,7 +113,7 @@ fn read_source(touch: Touch, bytes: u32, actor: &mut Actor, cx: &mut Context<'_>
     if bytes == touch.bytes {
         return cx.read(touch, false, actor);
     }
-    if touch.address % u64::from(touch.bytes) != 0 {
+    if !touch.address.is_multiple_of(touch.bytes.into()) {
         let place = cx.place(touch.space, touch.address);
         return Err(Broken::at(touch.lane(), FaultKind::Misaligned { verb: Verb::Read, bytes: touch.bytes, place }));
     }

@@ -59,10 +59,10 @@ pub(super) fn binary32(regs: &mut Regs, mask: u32, f: FloatBin, mode: FloatMode,
         FloatBin::Mul => regs.map2(mask, d, a, b, |a, b| output(input(a, mode) * input(b, mode), mode)),
         FloatBin::Div => regs.map2(mask, d, a, b, |a, b| arithmetic(a, b, |a, b| a / b)),
         FloatBin::Min => {
-            regs.map2(mask, d, a, b, |a, b| output(extremum(false, input(a, mode), input(b, mode), mode.nan), mode))
+            regs.map2(mask, d, a, b, |a, b| output(extremum(false, input(a, mode), input(b, mode), mode.nan), mode));
         }
         FloatBin::Max => {
-            regs.map2(mask, d, a, b, |a, b| output(extremum(true, input(a, mode), input(b, mode), mode.nan), mode))
+            regs.map2(mask, d, a, b, |a, b| output(extremum(true, input(a, mode), input(b, mode), mode.nan), mode));
         }
     }
 }

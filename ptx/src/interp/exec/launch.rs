@@ -62,7 +62,7 @@ pub(crate) fn run(plan: &Plan<'_>, global: &mut Global) -> Result<Counts, Box<Fa
         total: plan.geometry.grid.iter().map(|&n| u64::from(n)).product(),
         started: 0,
     };
-    run.to_the_end()?;
+    run.finish()?;
     let counted = code.iter().zip(run.issued.iter().zip(&run.lanes));
     let mut counts = Counts::of_code(counted.map(|(instr, (&n, &lanes))| (&instr.op, instr.line, n, lanes)));
     counts.blocks = run.total;
@@ -72,7 +72,7 @@ pub(crate) fn run(plan: &Plan<'_>, global: &mut Global) -> Result<Counts, Box<Fa
 }
 
 impl Run<'_> {
-    fn to_the_end(&mut self) -> Result<(), Box<Fault>> {
+    fn finish(&mut self) -> Result<(), Box<Fault>> {
         while self.blocks.len() < self.plan.resident && self.started < self.total {
             let block = self.next_block();
             self.blocks.push(block);
@@ -115,18 +115,19 @@ impl Run<'_> {
         let kind = FaultKind::Deadlock { waiting, id, arrived, expected };
         // The warp has moved past its barrier already.
         let pc = self.blocks[slot].warps[warp as usize].paths.last().map_or(0, |path| path.pc.saturating_sub(1));
-        Err(self.fault((slot, warp), pc, *Broken::warp(kind)))
+        Err(Box::new(self.fault((slot, warp), pc, Broken::warp(kind))))
     }
 
-    fn fault(&self, (slot, warp): Id, pc: u32, broken: Broken) -> Box<Fault> {
-        Box::new(Fault {
+    fn fault(&self, (slot, warp): Id, pc: u32, broken: Broken) -> Fault {
+        let (lane, kind) = broken.parts();
+        Fault {
             kernel: self.plan.kernel.name.clone(),
             line: self.plan.kernel.code[pc as usize].line,
             block: self.plan.geometry.block_id(self.blocks[slot].index),
             warp,
-            lane: broken.lane,
-            kind: broken.kind,
-        })
+            lane,
+            kind,
+        }
     }
 
     /// Lets a warp execute up to `turn` instructions.
@@ -139,7 +140,7 @@ impl Run<'_> {
             let Some((pc, active)) = position(warp) else { return Ok(Turn::Done) };
             if self.steps >= self.plan.steps {
                 let kind = FaultKind::StepLimit { steps: self.plan.steps };
-                return Err(self.fault(id, pc, *Broken::warp(kind)));
+                return Err(Box::new(self.fault(id, pc, Broken::warp(kind))));
             }
             self.steps += 1;
             let exec = warp.guarded(kernel.code[pc as usize].guard, active);
@@ -161,11 +162,11 @@ impl Run<'_> {
                 Ok(Flow::Done) => return Ok(Turn::Done),
                 Ok(Flow::Barrier { id: barrier, threads, arrive }) => {
                     let arrival = Arrival { id: barrier, threads, waits: !arrive };
-                    if !self.barrier(id, arrival).map_err(|kind| self.fault(id, pc, *Broken::warp(kind)))? {
+                    if !self.barrier(id, arrival).map_err(|kind| Box::new(self.fault(id, pc, Broken::warp(kind))))? {
                         return Ok(Turn::Waits);
                     }
                 }
-                Err(broken) => return Err(self.fault(id, pc, *broken)),
+                Err(broken) => return Err(Box::new(self.fault(id, pc, broken))),
             }
         }
         Ok(Turn::Ready)

@@ -44,10 +44,7 @@ pub(super) fn ldmatrix(regs: &mut Regs, actor: &mut Actor, active: u32, op: LdMa
             let readers = if op.transposed { u32::MAX } else { 0xf << (4 * r) };
             let (space, order) = (Space::Shared, Order::default());
             let touch = Touch { space, address: addresses[lane], bytes: 16, lanes: readers, order };
-            let value = cx.read(touch, false, actor).map_err(|mut broken| {
-                broken.lane = Some(lane as u32);
-                broken
-            })?;
+            let value = cx.read(touch, false, actor).map_err(|broken| broken.by(lane as u32))?;
             *row = std::array::from_fn(|c| (value >> (16 * c)) as u16);
         }
         let out: Lanes = std::array::from_fn(|lane| {
@@ -114,15 +111,12 @@ pub(super) fn mma(regs: &mut Regs, active: u32, op: &Mma) -> Outcome {
             // Every product, and every sum of integers, is exact in f64; a sum of halves is rounded once more.
             let dot: f64 = products.sum();
             let c = sums[register][lane];
-            *out = match op.ty {
-                MmaTy::Int8(..) => {
-                    let sum = dot as i64 + i64::from(c as i32);
-                    if op.sat { sum.clamp(i32::MIN.into(), i32::MAX.into()) as u32 } else { sum as u32 }
-                }
-                _ => {
-                    let sum = (dot + f64::from(f32::from_bits(c))) as f32;
-                    if sum.is_nan() { 0x7fff_ffff } else { sum.to_bits() }
-                }
+            *out = if matches!(op.ty, MmaTy::Int8(..)) {
+                let sum = dot as i64 + i64::from(c as i32);
+                if op.sat { sum.clamp(i32::MIN.into(), i32::MAX.into()) as u32 } else { sum as u32 }
+            } else {
+                let sum = (dot + f64::from(f32::from_bits(c))) as f32;
+                if sum.is_nan() { 0x7fff_ffff } else { sum.to_bits() }
             };
         }
     }

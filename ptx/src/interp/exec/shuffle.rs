@@ -51,7 +51,7 @@ fn source(mode: ShflMode, lane: u32, b: u32, c: u32) -> (u32, bool) {
             let from = lane as i32 - offset as i32;
             (from as u32 & 31, from >= limit as i32)
         }
-        ShflMode::Down => (lane + offset & 31, lane + offset <= limit),
+        ShflMode::Down => ((lane + offset) & 31, lane + offset <= limit),
         ShflMode::Bfly => (lane ^ offset, lane ^ offset <= limit),
         ShflMode::Idx => {
             let from = low | offset & !segment;
@@ -173,11 +173,11 @@ mod tests {
         // Segments of 8 lanes: mask 0x18 in bits 8 to 12, clamp 0x1f, or 0 for up.
         let c = 0x181f;
         assert_eq!(source(ShflMode::Down, 6, 1, c), (7, true));
-        assert_eq!(source(ShflMode::Down, 7, 1, c).1, false);
+        assert!(!source(ShflMode::Down, 7, 1, c).1);
         assert_eq!(source(ShflMode::Bfly, 9, 4, c), (13, true));
         assert_eq!(source(ShflMode::Idx, 19, 2, c), (18, true));
         assert_eq!(source(ShflMode::Up, 9, 1, 0x1800), (8, true));
-        assert_eq!(source(ShflMode::Up, 8, 1, 0x1800).1, false);
-        assert_eq!(source(ShflMode::Down, 31, 1, 0x1f).1, false);
+        assert!(!source(ShflMode::Up, 8, 1, 0x1800).1);
+        assert!(!source(ShflMode::Down, 31, 1, 0x1f).1);
     }
 }

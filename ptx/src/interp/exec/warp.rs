@@ -168,7 +168,7 @@ impl Warp {
                 regs.set_pred(d, mask, bits);
             }
             Op::Pack32 { d, parts: [low, high] } => {
-                regs.map2(mask, d, low, high, |low, high| low & 0xffff | high << 16)
+                regs.map2(mask, d, low, high, |low, high| low & 0xffff | high << 16);
             }
             Op::Unpack32 { parts: [low, high], a } => {
                 let a = *regs.get(a);
@@ -241,7 +241,7 @@ impl Warp {
             Op::Fma32 { mode, d, a, b, c } => float::fma32(regs, mask, mode, d, [a, b, c]),
             Op::Fma64 { d, a, b, c } => float::fma64(regs, mask, d, [a, b, c]),
             Op::Half { f, ty, packed, mode, d, a, b, c } => {
-                float::half(regs, mask, (f, ty, packed, mode), d, [a, b, c])
+                float::half(regs, mask, (f, ty, packed, mode), d, [a, b, c]);
             }
             Op::Setp { ty, cmp, ftz, p, q, a, b, with } => {
                 let (a, b) = (regs.get_any(a), regs.get_any(b));

@@ -102,7 +102,7 @@ impl Global {
         let offset = address.wrapping_sub(base) as i64;
         let size = span.cells.len() as u64;
         let inside = offset >= 0 && (offset as u64).checked_add(bytes.into()).is_some_and(|end| end <= size);
-        if inside && offset as u64 % u64::from(bytes) == 0 && span.launch.allows(verb) {
+        if inside && (offset as u64).is_multiple_of(bytes.into()) && span.launch.allows(verb) {
             return Ok((&mut span.cells, offset as usize));
         }
         let place = Place::Buffer { name: span.name.clone(), offset };

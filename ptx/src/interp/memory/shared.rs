@@ -45,7 +45,7 @@ impl Shared {
             let size = near.map(|a| a.bytes);
             return Err(FaultKind::OutOfBounds { verb, bytes, place: self.place(address), size });
         }
-        if address % u64::from(bytes) != 0 {
+        if !address.is_multiple_of(bytes.into()) {
             return Err(FaultKind::Misaligned { verb, bytes, place: self.place(address) });
         }
         Ok((&mut self.cells, address as usize))

@@ -26,7 +26,7 @@ struct Cell {
     write: Option<Stamp>,
     read: Option<Stamp>,
     /// Further reads, none ordered before another.
-    reads: Option<Box<Vec<Stamp>>>,
+    reads: Vec<Stamp>,
 }
 
 /// An access that was made.
@@ -98,16 +98,13 @@ impl Cell {
         if what.verb == Verb::Read {
             return write.copied();
         }
-        write
-            .or_else(|| self.read.iter().find(bad))
-            .or_else(|| self.reads.iter().flat_map(|r| r.iter()).find(bad))
-            .copied()
+        write.or_else(|| self.read.iter().find(bad)).or_else(|| self.reads.iter().find(bad)).copied()
     }
 
     fn record(&mut self, what: Use, actor: &Actor) {
         let mut stamp = Stamp::new(what, actor);
         if what.verb != Verb::Read {
-            *self = Self { write: Some(stamp), read: None, reads: None };
+            *self = Self { write: Some(stamp), read: None, reads: Vec::new() };
             return;
         }
         match &mut self.read {
@@ -124,7 +121,7 @@ impl Cell {
                 *old = stamp;
             }
             Some(_) => {
-                let reads = self.reads.get_or_insert_default();
+                let reads = &mut self.reads;
                 match reads.iter_mut().find(|r| r.actor == stamp.actor) {
                     Some(old) => {
                         if !actor.all_lanes_since(old.time) {
