@@ -21,8 +21,7 @@ use super::text::{ParseError, ParseErrorKind, RawInstr, RawKernel, RawModule, Ra
 use super::ty::Ty;
 use super::unset::{self, Watch};
 
-/// Bytes left unmapped around every shared array, so that an overrun of one does not hit the next. A multiple of the
-/// 128 bytes after which shared memory banks repeat: conflicts are the same as without the gap.
+/// Bytes left unmapped around every shared array, so that an overrun of one does not hit the next.
 const SHARED_GAP: u32 = 4096;
 
 /// The parameters of a kernel may take this many bytes.
@@ -166,9 +165,13 @@ fn place_shared<'a>(raw: &RawKernel<'a>, module: &[RawShared<'a>]) -> Placed<'a,
                 let (found, limit) = (shared.bytes.unwrap_or(0), u64::from(u32::MAX));
                 ParseError::new(shared.pos, ParseErrorKind::TooLarge { what: "shared memory", found, limit })
             };
+            // A multiple of the alignment that is declared and of no larger one, so that code which relies on more than
+            // it declares is found out. Bank conflicts do not change when an array moves by whole words.
+            let align = shared.align as u32;
             let address = end
                 .checked_add(SHARED_GAP)
-                .and_then(|at| at.checked_next_multiple_of((shared.align as u32).max(128)))
+                .and_then(|at| at.checked_next_multiple_of(2 * align))
+                .and_then(|at| at.checked_add(align))
                 .ok_or_else(too_large)?;
             let bytes = shared.bytes.map(u32::try_from).transpose().map_err(|_| too_large())?;
             // All dynamic arrays are the same memory, so they share one address.

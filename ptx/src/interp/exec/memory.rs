@@ -169,6 +169,7 @@ pub(super) fn store(regs: &Regs, actor: &mut Actor, mask: u32, access: &Access, 
         let touch =
             Touch { space: access.space, address: addresses[lane], bytes, lanes: together, order: access.order };
         if let Some(other) = lanes(together).find(|&other| values[other] != values[lane]) {
+            cx.resolve(touch, Verb::Write)?;
             let (first, second) = (lane as u32, other as u32);
             return cx.fault(touch, 0, |place| FaultKind::LanesDisagree { first, second, place });
         }
