@@ -9,6 +9,7 @@ use crate::interp::counts::{Counts, Tally};
 use crate::interp::decode::Kernel;
 use crate::interp::fault::{Broken, Fault, FaultKind};
 use crate::interp::memory::Global;
+use crate::interp::op::Op;
 use crate::interp::race::Locations;
 
 /// A launch that has been checked and can start.
@@ -145,7 +146,9 @@ impl Run<'_> {
             self.steps += 1;
             let exec = warp.guarded(kernel.code[pc as usize].guard, active);
             self.issued[pc as usize] += 1;
-            self.lanes[pc as usize] += u64::from(exec.count_ones());
+            // All active lanes take part in a branch, whichever way they go.
+            let lanes = if matches!(kernel.code[pc as usize].op, Op::Bra { .. }) { active } else { exec };
+            self.lanes[pc as usize] += u64::from(lanes.count_ones());
             let mut cx = Context {
                 global: self.global,
                 shared: &mut block.shared,
