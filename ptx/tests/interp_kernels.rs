@@ -2,6 +2,8 @@
 
 #[path = "interp/common.rs"]
 mod common;
+#[path = "interp/gemv_q4.rs"]
+mod gemv_q4;
 
 use brick_ptx::interp::{Access, Arg, Class, Counts, Gpu, Launch, Limits, Schedule};
 
@@ -158,4 +160,31 @@ fn a_histogram_by_atomics_in_dynamic_shared_memory() {
         assert_eq!(common::result(&gpu, counts), expected, "{schedule:?}");
         assert_eq!(did.unwrap().class(Class::Atomic), 10 + 3, "ten warps have bytes, three blocks merge");
     }
+}
+
+#[test]
+fn a_product_of_four_bit_weights() {
+    let module = common::parse(include_str!("interp/gemv_q4.ptx"));
+    for (rows, columns) in [(4, 32), (8, 1024), (12, 2080)] {
+        let problem = gemv_q4::Problem::new(rows, columns);
+        for schedule in [Schedule::RoundRobin, Schedule::Seeded(1)] {
+            let mut gpu = Gpu::new(Limits::default());
+            let inputs = [("w", &problem.w), ("dm", &problem.dm), ("q", &problem.q), ("s", &problem.s)];
+            let mut args =
+                inputs.map(|(name, bytes)| Arg::Buffer(gpu.buffer(name, bytes, Access::Read).unwrap())).to_vec();
+            let y = gpu.output("y", 4 * problem.rows).unwrap();
+            args.extend([Arg::Buffer(y), Arg::U32(problem.blocks as u32)]);
+            let counts = gpu.launch(&module, "gemv_q4", common::linear(rows as u32 / 4, 128, schedule), &args).unwrap();
+            for (found, expected) in common::result(&gpu, y).into_iter().map(f32::from_bits).zip(&problem.y) {
+                assert!((f64::from(found) - expected).abs() < 1e-4 * expected.abs().max(1.0), "{found} {expected}");
+            }
+            assert_eq!(counts.class(Class::Dot), 8 * (rows * problem.blocks.div_ceil(32)) as u64);
+        }
+    }
+}
+
+#[test]
+fn the_report_of_a_launch() {
+    let counts = transpose("transpose_conflicting", Schedule::RoundRobin);
+    insta::assert_snapshot!(counts);
 }

@@ -37,6 +37,11 @@ impl Module {
         self.kernels.iter().map(|kernel| kernel.name.as_str())
     }
 
+    /// Name and size in bytes of every parameter of a kernel, in order; `None` if there is no such kernel.
+    pub fn parameters(&self, kernel: &str) -> Option<impl Iterator<Item = (&str, u64)>> {
+        Some(self.kernel(kernel)?.params.iter().map(|param| (param.name.as_str(), param.bytes())))
+    }
+
     pub(super) fn kernel(&self, name: &str) -> Option<&Kernel> {
         self.kernels.iter().find(|kernel| kernel.name == name)
     }
