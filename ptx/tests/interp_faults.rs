@@ -1,5 +1,7 @@
 //! Every rule of the machine, broken once: the report names kernel, line and lane.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "interp/common.rs"]
 mod common;
 

@@ -1,5 +1,7 @@
 //! Single instructions against Rust, on random and on awkward inputs. One warp, one input word per lane and operand.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "interp/common.rs"]
 mod common;
 
@@ -152,15 +154,15 @@ fn integer_arithmetic() {
     check("add.sat.s32 %d, %a, %b;", |a, b, _| (a as i32).saturating_add(b as i32) as u32);
     check("sub.s32 %d, %a, %b;", |a, b, _| a.wrapping_sub(b));
     check("mul.lo.s32 %d, %a, %b;", |a, b, _| a.wrapping_mul(b));
-    check("mul.hi.u32 %d, %a, %b;", |a, b, _| (u64::from(a) * u64::from(b) >> 32) as u32);
-    check("mul.hi.s32 %d, %a, %b;", |a, b, _| (i64::from(a as i32) * i64::from(b as i32) >> 32) as u32);
+    check("mul.hi.u32 %d, %a, %b;", |a, b, _| ((u64::from(a) * u64::from(b)) >> 32) as u32);
+    check("mul.hi.s32 %d, %a, %b;", |a, b, _| ((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32);
     check("mad.lo.s32 %d, %a, %b, %c;", |a, b, c| a.wrapping_mul(b).wrapping_add(c));
     check("mad.lo.u32 %d, %a, 3, -5;", |a, _, _| a.wrapping_mul(3).wrapping_sub(5));
     check64("mul.wide.u32 %wd, %a, %b;", |a, b, _| u64::from(a as u32) * u64::from(b as u32));
     check64("mul.wide.s32 %wd, %a, %b;", |a, b, _| (i64::from(a as i32) * i64::from(b as i32)) as u64);
     check64("mad.wide.u32 %wd, %a, %b, %wc;", |a, b, c| (u64::from(a as u32) * u64::from(b as u32)).wrapping_add(c));
     check64("mul.lo.u64 %wd, %wa, %wb;", |a, b, _| a.wrapping_mul(b));
-    check64("mul.hi.s64 %wd, %wa, %wb;", |a, b, _| (i128::from(a as i64) * i128::from(b as i64) >> 64) as u64);
+    check64("mul.hi.s64 %wd, %wa, %wb;", |a, b, _| ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64);
     check64("add.s64 %wd, %wa, %wb;", |a, b, _| a.wrapping_add(b));
     check("or.b32 %t5, %b, 1; div.u32 %d, %a, %t5;", |a, b, _| a / (b | 1));
     check("or.b32 %t5, %b, 1; div.s32 %d, %a, %t5;", |a, b, _| (a as i32).wrapping_div((b | 1) as i32) as u32);
@@ -178,7 +180,7 @@ fn sixteen_bit_integers_stay_in_their_width() {
     check("add.u16 %h6, %h0, %h2; cvt.u32.u16 %d, %h6;", |a, b, _| a.wrapping_add(b) & 0xffff);
     check("mul.lo.s16 %h6, %h0, %h2; cvt.s32.s16 %d, %h6;", |a, b, _| signed(a.wrapping_mul(b)) as u32);
     check("mul.wide.s16 %d, %h0, %h2;", move |a, b, _| (signed(a) * signed(b)) as u32);
-    check("mul.hi.u16 %h6, %h0, %h2; cvt.u32.u16 %d, %h6;", |a, b, _| (a & 0xffff) * (b & 0xffff) >> 16);
+    check("mul.hi.u16 %h6, %h0, %h2; cvt.u32.u16 %d, %h6;", |a, b, _| ((a & 0xffff) * (b & 0xffff)) >> 16);
     check("mad.lo.u16 %h6, %h0, %h2, %h4; cvt.u32.u16 %d, %h6;", |a, b, c| a.wrapping_mul(b).wrapping_add(c) & 0xffff);
     check("shr.s16 %h6, %h0, 3; cvt.s32.s16 %d, %h6;", move |a, _, _| (signed(a) >> 3) as u32);
     check("min.s16 %h6, %h0, %h2; cvt.s32.s16 %d, %h6;", move |a, b, _| signed(a).min(signed(b)) as u32);
@@ -254,8 +256,11 @@ fn float_arithmetic() {
     );
 }
 
+/// How a half format is read and written.
+type Format = (fn(u16) -> f64, fn(f64) -> u16);
+
 /// A half instruction on the low halves of the three words, against the same in f64 rounded once.
-fn check_half(body: &str, decode: fn(u16) -> f64, encode: fn(f64) -> u16, expected: impl Fn(f64, f64, f64) -> f64) {
+fn check_half(body: &str, (decode, encode): Format, expected: impl Fn(f64, f64, f64) -> f64) {
     check(&format!("{body} cvt.u32.u16 %d, %h6;"), |a, b, c| {
         let value = expected(decode(a as u16), decode(b as u16), decode(c as u16));
         if value.is_nan() { 0x7fff } else { encode(value).into() }
@@ -264,12 +269,12 @@ fn check_half(body: &str, decode: fn(u16) -> f64, encode: fn(f64) -> u16, expect
 
 #[test]
 fn half_arithmetic() {
-    let f: (fn(u16) -> f64, fn(f64) -> u16) = (|v| f16::from_bits(v).to_f64(), |v| f16::from_f64(v).to_bits());
-    let b: (fn(u16) -> f64, fn(f64) -> u16) = (|v| bf16::from_bits(v).to_f64(), |v| bf16::from_f64(v).to_bits());
-    check_half("add.f16 %h6, %h0, %h2;", f.0, f.1, |a, b, _| a + b);
-    check_half("mul.f16 %h6, %h0, %h2;", f.0, f.1, |a, b, _| a * b);
-    check_half("sub.bf16 %h6, %h0, %h2;", b.0, b.1, |a, b, _| if a.abs() > 1e30 * b.abs() { a } else { a - b });
-    check_half("mul.bf16 %h6, %h0, %h2;", b.0, b.1, |a, b, _| a * b);
+    let f: Format = (|v| f16::from_bits(v).to_f64(), |v| f16::from_f64(v).to_bits());
+    let b: Format = (|v| bf16::from_bits(v).to_f64(), |v| bf16::from_f64(v).to_bits());
+    check_half("add.f16 %h6, %h0, %h2;", f, |a, b, _| a + b);
+    check_half("mul.f16 %h6, %h0, %h2;", f, |a, b, _| a * b);
+    check_half("sub.bf16 %h6, %h0, %h2;", b, |a, b, _| if a.abs() > 1e30 * b.abs() { a } else { a - b });
+    check_half("mul.bf16 %h6, %h0, %h2;", b, |a, b, _| a * b);
     check("fma.rn.f16x2 %d, %a, %b, %c;", |a, b, c| {
         let one = |shift: u32| {
             let [a, b, c] = [a, b, c].map(|v| f16::from_bits((v >> shift) as u16).to_f64());
@@ -354,7 +359,7 @@ fn comparisons_and_selection() {
     check(&float("lt"), move |a, b, _| u32::from(f(a) < f(b)));
     check(&float("ne"), move |a, b, _| u32::from(f(a) < f(b) || f(a) > f(b)));
     check(&float("neu"), move |a, b, _| u32::from(f(a) != f(b)));
-    check(&float("geu"), move |a, b, _| u32::from(!(f(a) < f(b))));
+    check(&float("geu"), move |a, b, _| u32::from(f(a) >= f(b) || f(a).is_nan() || f(b).is_nan()));
     check(&float("num"), move |a, b, _| u32::from(!f(a).is_nan() && !f(b).is_nan()));
     check("setp.gt.and.u32 %q|%z, %a, %b, %p; selp.u32 %d, 1, 0, %q; @%z or.b32 %d, %d, 2;", |a, b, c| {
         let p = c & 1 == 1;

@@ -1,5 +1,7 @@
 //! Correct kernels of the usual kinds: right results under every schedule, and nothing to report.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "interp/common.rs"]
 mod common;
 #[path = "interp/gemv_q4.rs"]
@@ -150,7 +152,9 @@ fn a_histogram_by_atomics_in_dynamic_shared_memory() {
     let n = 300;
     let bytes: Vec<u8> = common::noise(4, n).into_iter().map(|v| (v % 16) as u8).collect();
     let mut expected = vec![0_u32; 16];
-    bytes.iter().for_each(|&b| expected[usize::from(b)] += 1);
+    for &b in &bytes {
+        expected[usize::from(b)] += 1;
+    }
     for schedule in common::schedules() {
         let mut gpu = Gpu::new(Limits::default());
         let x = gpu.buffer("x", &bytes, Access::Read).unwrap();

@@ -1,6 +1,8 @@
 //! Matrix instructions against a dense product. The fragments are laid out here by the formulas of the PTX manual
 //! ("Matrix Fragments for mma.m16n8k16", "…k32"), written out element by element.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "interp/common.rs"]
 mod common;
 
@@ -154,7 +156,7 @@ fn products_of_bytes() {
 fn ldmatrix_distributes_rows_and_columns() {
     let module = common::parse(include_str!("interp/matrix.ptx"));
     // Half number h of the tile is h itself: row h / 8, column h % 8.
-    let tile: Vec<u32> = (0..128).map(|w| 2 * w | (2 * w + 1) << 16).collect();
+    let tile: Vec<u32> = (0..128).map(|w| (2 * w) | (2 * w + 1) << 16).collect();
     for (kernel, count, transposed) in
         [("rows_x4", 4, false), ("rows_x2", 2, false), ("columns_x4", 4, true), ("columns_x1", 1, true)]
     {

@@ -186,12 +186,12 @@ pub enum FaultKind {
         /// Lanes it names.
         named: u32,
     },
-    /// Lanes that give different masks to one warp operation.
-    #[error("the lanes of `{operation}` do not agree on its mask: {first:#010x} and {second:#010x}")]
-    MaskDisagrees {
+    /// Lanes that give different operands where all must give the same: the mask of a warp operation, a barrier.
+    #[error("the lanes of `{operation}` give different operands: {first:#x} and {second:#x}")]
+    OperandDiffers {
         /// The instruction.
         operation: &'static str,
-        /// One mask.
+        /// One operand.
         first: u32,
         /// Another.
         second: u32,

@@ -77,7 +77,7 @@ pub enum Arg {
         buffer: Buffer,
         /// Byte within it.
         offset: u64,
-        /// What this launch may do with the whole buffer.
+        /// What this launch may do with the whole buffer. If several arguments name it, the last one counts.
         access: Access,
     },
     /// A 32-bit unsigned integer.

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
-use brick_ptx::interp::{Checks, Fault, Gpu, GpuError, Launch, Module, Schedule};
+use brick_ptx::interp::{Fault, Gpu, GpuError, Launch, Module, Schedule};
 
 /// Parses one of the texts beside this file.
 pub(crate) fn parse(text: &str) -> Module {
@@ -18,9 +18,6 @@ pub(crate) fn linear(blocks: u32, threads: u32, schedule: Schedule) -> Launch {
 pub(crate) fn schedules() -> impl Iterator<Item = Schedule> {
     std::iter::once(Schedule::RoundRobin).chain((0..20).map(Schedule::Seeded))
 }
-
-/// Both levels of checks.
-pub(crate) const CHECKS: [Checks; 2] = [Checks::Full, Checks::MemoryOnly];
 
 pub(crate) fn bytes_of(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()

@@ -87,7 +87,8 @@ pub(super) fn fma64(regs: &mut Regs, mask: u32, d: D, abc: [D; 3]) {
     regs.map3_64(mask, d, abc, |a, b, c| f64::from_bits(a).mul_add(f64::from_bits(b), f64::from_bits(c)).to_bits());
 }
 
-/// A function of one number, correctly rounded to f64; further rounding to f32 is then right but for rare double ties.
+/// A function of one number in f64. Rounding that to f32 gives the correctly rounded value but for inputs whose result
+/// lies within an f64 rounding error of a tie.
 fn evaluate(f: FloatUn, x: f64) -> f64 {
     match f {
         FloatUn::Neg => -x,

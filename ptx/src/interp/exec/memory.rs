@@ -5,7 +5,7 @@ use super::warp::Context;
 use crate::interp::counts::Kind;
 use crate::interp::fault::{Broken, FaultKind, Outcome, Place, Thread, Verb};
 use crate::interp::memory::Cells;
-use crate::interp::op::{Access, Addr, Order, Space};
+use crate::interp::op::{Access, Addr, Any, Order, Space};
 use crate::interp::race::{Actor, Conflict, Use};
 
 /// The address of every lane.
@@ -65,10 +65,13 @@ impl Context<'_> {
         conflict: &Conflict,
     ) -> Outcome<T> {
         let earlier = conflict.earlier;
+        // Within one warp, the lane to name is another one.
+        let others = if earlier.actor == actor.id { earlier.lanes & !touch.lanes } else { earlier.lanes };
+        let lanes = if others == 0 { earlier.lanes } else { others };
         let other = Thread {
             block: (earlier.actor / actor.warps()).into(),
             warp: earlier.actor % actor.warps(),
-            lane: (earlier.lanes & !touch.lanes | earlier.lanes & earlier.lanes.wrapping_neg()).trailing_zeros(),
+            lane: lanes.trailing_zeros(),
         };
         let offset = conflict.offset - at as u64;
         self.fault(touch, offset, |place| FaultKind::Race { verb, place, other_verb: earlier.verb, other })
@@ -199,5 +202,5 @@ pub(super) fn load_param(regs: &mut Regs, mask: u32, offset: u32, access: &Param
 pub(super) struct ParamLoad<'a> {
     pub(super) bytes: u8,
     pub(super) signed: bool,
-    pub(super) regs: &'a [crate::interp::op::Any],
+    pub(super) regs: &'a [Any],
 }

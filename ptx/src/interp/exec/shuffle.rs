@@ -26,7 +26,7 @@ impl Groups {
                 return Err(Broken::at(first, FaultKind::NotMember { operation, named }));
             }
             if let Some(other) = lanes(named).find(|&other| given[other] != named) {
-                let kind = FaultKind::MaskDisagrees { operation, first: named, second: given[other] };
+                let kind = FaultKind::OperandDiffers { operation, first: named, second: given[other] };
                 return Err(Broken::at(other as u32, kind));
             }
             groups.masks[groups.count] = named;

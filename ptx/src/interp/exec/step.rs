@@ -57,8 +57,9 @@ pub(super) fn step(
                 return Err(Broken::warp(kind));
             }
             let uniform = |r| {
-                let disagree = FaultKind::MaskDisagrees { operation: "bar.sync", first: exec, second: exec };
-                warp.uniform(r, exec).ok_or_else(|| Broken::warp(disagree))
+                warp.uniform(r, exec).map_err(|(first, second)| {
+                    Broken::warp(FaultKind::OperandDiffers { operation: "bar.sync", first, second })
+                })
             };
             let (id, threads) = (uniform(id)?, threads.map(uniform).transpose()?);
             advance(warp, pc + 1);

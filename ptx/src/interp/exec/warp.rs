@@ -11,7 +11,7 @@ use crate::interp::counts::Tally;
 use crate::interp::decode::{Kernel, Special};
 use crate::interp::fault::{Broken, FaultKind, Outcome};
 use crate::interp::memory::{Global, Shared};
-use crate::interp::op::{NEVER, Op, PredFn, Space};
+use crate::interp::op::{NEVER, Op, Pin, PredFn, R, Space};
 use crate::interp::race::{Actor, Locations};
 
 /// What a warp shares with others while it executes.
@@ -118,16 +118,18 @@ impl Warp {
     }
 
     /// The lanes of `active` in which the guard of an instruction holds.
-    pub(crate) fn guarded(&self, guard: Option<crate::interp::op::Pin>, active: u32) -> u32 {
+    pub(crate) fn guarded(&self, guard: Option<Pin>, active: u32) -> u32 {
         guard.map_or(active, |p| self.regs.pred(p) & active)
     }
 
-    /// Values of a narrow register in the lanes of a mask, if they are all the same.
-    pub(crate) fn uniform(&self, r: crate::interp::op::R, mask: u32) -> Option<u32> {
+    /// The value of a narrow register in the lanes of a mask, which is not empty; two values if there is more than one.
+    pub(crate) fn uniform(&self, r: R, mask: u32) -> Result<u32, (u32, u32)> {
         let values = self.regs.get(r);
-        let mut all = lanes(mask).map(|lane| values[lane]);
-        let first = all.next()?;
-        all.all(|value| value == first).then_some(first)
+        let first = values[mask.trailing_zeros() as usize & 31];
+        match lanes(mask).map(|lane| values[lane]).find(|&value| value != first) {
+            None => Ok(first),
+            Some(second) => Err((first, second)),
+        }
     }
 
     /// Checks and marks the registers that static analysis could not prove written.
