@@ -7,7 +7,7 @@ mod common;
 #[path = "interp/gemv_q4.rs"]
 mod gemv_q4;
 
-use brick_ptx::interp::{Access, Arg, Class, Counts, Gpu, Launch, Limits, Schedule};
+use brick_ptx::interp::{Access, Arg, Class, Counts, FaultKind, Gpu, GpuError, Launch, Limits, Schedule};
 
 #[test]
 fn block_reduce_sums_every_element_once() {
@@ -86,6 +86,55 @@ fn the_last_block_to_arrive_sees_all_sums() {
             gpu.launch(&module, "last_arriver", common::linear(blocks as u32, 64, schedule), &args).unwrap();
             assert_eq!(common::result(&gpu, out), [expected], "{schedule:?}");
             assert_eq!(gpu.read(counter).unwrap(), [0; 4]);
+        }
+    }
+}
+
+#[test]
+fn all_threads_of_the_last_block_see_all_values() {
+    let module = common::parse(include_str!("interp/last_arriver.ptx"));
+    let blocks = 11;
+    let values = common::noise(6, 64 * blocks);
+    let column = |c: usize| values.iter().skip(c).step_by(64).fold(0_u32, |sum, &v| sum.wrapping_add(v));
+    let expected: Vec<u32> = (0..64).map(column).collect();
+    for schedule in common::schedules() {
+        let mut gpu = Gpu::new(Limits::default());
+        let x = gpu.buffer("x", &common::bytes_of(&values), Access::Read).unwrap();
+        let parts = gpu.scratch("parts", 4 * values.len()).unwrap();
+        let counter = gpu.buffer("counter", &[0; 4], Access::ReadWrite).unwrap();
+        let out = gpu.output("out", 256).unwrap();
+        let args = [x, parts, counter, out].map(Arg::Buffer);
+        let launch = common::linear(blocks as u32, 64, schedule);
+        gpu.launch(&module, "last_arriver_all_threads", launch, &args).unwrap();
+        assert_eq!(common::result(&gpu, out), expected, "{schedule:?}");
+    }
+}
+
+/// What makes these kernels correct is what they are accused of lacking once it is gone.
+#[test]
+fn correct_kernels_without_their_fences_or_barriers_race() {
+    let text = include_str!("interp/last_arriver.ptx");
+    for (kernel, taken) in [
+        ("last_arriver", "fence.acq_rel.gpu;"),
+        ("last_arriver_all_threads", "membar.gl;"),
+        ("last_arriver_all_threads", "bar.sync 0;"),
+    ] {
+        let start = text.find(&format!(".entry {kernel}(")).unwrap();
+        for (nth, (at, _)) in text[start..].match_indices(taken).enumerate().take(2) {
+            let mut damaged = text.to_owned();
+            damaged.replace_range(start + at..start + at + taken.len(), "");
+            let module = common::parse(&damaged);
+            let found = common::schedules().any(|schedule| {
+                let mut gpu = Gpu::new(Limits::default());
+                let x = gpu.buffer("x", &[1; 256 * 5], Access::Read).unwrap();
+                let parts = gpu.scratch("parts", 256 * 5).unwrap();
+                let counter = gpu.buffer("counter", &[0; 4], Access::ReadWrite).unwrap();
+                let out = gpu.output("out", 256).unwrap();
+                let args = [x, parts, counter, out].map(Arg::Buffer);
+                let outcome = gpu.launch(&module, kernel, common::linear(5, 64, schedule), &args);
+                matches!(outcome, Err(GpuError::Fault(fault)) if matches!(fault.kind, FaultKind::Race { .. }))
+            });
+            assert!(found, "{kernel} without its {taken} number {nth}");
         }
     }
 }

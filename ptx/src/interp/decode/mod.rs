@@ -27,6 +27,9 @@ const SHARED_GAP: u32 = 4096;
 /// The parameters of a kernel may take this many bytes.
 const PARAM_LIMIT: u64 = 4096;
 
+/// Instructions a kernel may have. Real kernels have thousands; the limit bounds the memory that analysis takes.
+const CODE_LIMIT: usize = 1 << 16;
+
 /// A kernel, ready to run.
 #[derive(Debug)]
 pub(crate) struct Kernel {
@@ -96,6 +99,11 @@ fn kernel<'a>(raw: &RawKernel<'a>, module_shared: &[RawShared<'a>]) -> Result<Ke
             RawStatement::Open => names.open(),
             RawStatement::Close => names.close(),
             RawStatement::Instr(instr) => {
+                if code.len() >= CODE_LIMIT {
+                    let (found, limit) = (code.len() as u64 + 1, CODE_LIMIT as u64);
+                    let kind = ParseErrorKind::TooLarge { what: "the number of instructions", found, limit };
+                    return Err(ParseError::new(instr.pos, kind));
+                }
                 let mut cursor = Cursor::new(instr, &mut names, &variables);
                 let guard = match instr.guard {
                     Some((name, negated)) => Some(cursor.pred_by_name(name, negated, 0)?),
