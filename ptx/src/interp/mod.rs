@@ -44,8 +44,9 @@
 //!
 //! A warp is 32 lanes in lockstep. Where a branch splits it, one side runs after the other, and the sides meet at the
 //! branch's immediate post-dominator. [`Limits::resident_blocks`] blocks are resident at once; [`Schedule`] says how their
-//! warps are interleaved. The same text, arguments and schedule give the same results, counts and faults on any machine.
-//! [`Limits`] hold for any text: nothing runs for ever.
+//! warps are interleaved. The same text, arguments and schedule give the same results, counts and faults on any machine;
+//! only the last bit of an `.approx` function may depend on the platform's mathematics library. [`Limits`] hold for any
+//! text: nothing runs for ever.
 //!
 //! # What is checked
 //!
@@ -69,9 +70,9 @@
 //! Integers, bits, conversions and `dp4a` are exact to the bit. So are f32 and f64 `add`, `sub`, `mul`, `fma`, `div`,
 //! `sqrt.rn` and `rcp.rn`, and the half arithmetic, with `.ftz` and `.sat` as asked. The `.approx` functions are the exact
 //! value rounded to nearest; hardware differs by a few units in the last place, so compare with a tolerance of 2^-20
-//! relative (for `sin` and `cos` 2^-20 absolute, within ±π; for `tanh` 2^-10 relative). `mma` of halves adds exact products in f64 and rounds
-//! once; hardware adds them in an order and with a precision of its own, so compare with a tolerance that grows with K.
-//! Float atomics add in the order of the schedule.
+//! relative (for `sin` and `cos` 2^-20 absolute, within ±π; for `tanh` 2^-10 relative). `mma` of halves adds exact
+//! products in f64 and rounds once; hardware adds them in an order and with a precision of its own, so compare with a
+//! tolerance that grows with K. Float atomics add in the order of the schedule.
 //!
 //! # What is not modelled
 //!
