@@ -12,6 +12,7 @@
 //! | [`valid`] | checks, and the facts of registers they rest on: uniformity, alignment, origin |
 //! | [`emit`] | PTX text |
 //! | [`ptxas`] | registers, spills and machine code of a text, by NVIDIA's assembler |
+//! | [`interp`] | runs the text: results, faults (bounds, races, deadlocks) with line and lane, and counts |
 //!
 //! [`compile`] is the way from a module to its text:
 //!
@@ -47,6 +48,7 @@
 
 pub mod build;
 pub mod emit;
+pub mod interp;
 pub mod ir;
 pub mod ptxas;
 pub mod valid;
