@@ -38,6 +38,11 @@ fn f32_weights_give_the_reference_to_four_digits() {
     }
 }
 
+/// With BF16 weights activations are rounded to BF16: 2⁻⁹ of an element at worst, 0.1 % rms, several times in a row.
+fn rounded(e: LogitError) -> bool {
+    e.mean < 6e-3 && e.largest < 5e-2
+}
+
 /// Weights as stored. Activations of quantised matrices are rounded to 8 bits per block of 32: relative 1/254 of the block's
 /// largest value at worst, about 0.4 % rms, several times in a row. llama.cpp's own error on these files is 3 to 5 % of a
 /// deviation in the mean and up to 50 % (`synthetic.py --oracle`); ours is the same, and the limit a little above.
@@ -47,9 +52,11 @@ fn stored_weights_give_the_reference_up_to_the_rounding_of_activations() {
         let s = load(name);
         let found = logits(&s.model, &s);
         let e = error(&s, &found);
-        let floats_only = s.model.gguf.tensors().iter().all(|t| t.dtype.is_some_and(DType::is_float));
-        if floats_only {
+        let all = |which: fn(DType) -> bool| s.model.gguf.tensors().iter().all(|t| t.dtype.is_some_and(which));
+        if all(|t| t.is_float() && t != DType::BF16) {
             assert!(exact(e), "{name}: {e}");
+        } else if all(DType::is_float) {
+            assert!(rounded(e), "{name}: {e}");
         }
         println!("{name}: {e}");
         assert!(e.mean < 0.06 && e.largest < 0.8, "{name}: {e}");

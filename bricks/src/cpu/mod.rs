@@ -8,6 +8,7 @@
 //! | [`attention`] | attention over paged keys and values, f16 or q8_0 |
 //! | rows | [`rms_norm_row`], [`add_row`], [`gated_activation`], [`argmax`], [`rope_row`], [`quantize_row`], [`embed_row`], conversions |
 //! | [`gang`] | the threads that share a kernel's rows: crate `brick-gang` |
+//! | [`TickCounter`] | the processor's own clock |
 //! | [`probe`] | micro-kernels that reach the processor's peaks, to measure them |
 //!
 //! Kernels compute; they know nothing of threads, buffers or graphs. None allocates or locks. Every kernel gives **the same
@@ -20,6 +21,7 @@
 compile_error!("kernels read the little-endian blocks of model files in place");
 
 pub mod attention;
+mod counter;
 mod embed;
 mod error;
 mod level;
@@ -33,6 +35,7 @@ mod simd;
 mod tiles;
 
 pub use brick_gang as gang;
+pub use counter::TickCounter;
 pub use embed::embed_row;
 pub use error::KernelError;
 pub use level::{SimdLevel, UnknownLevel};

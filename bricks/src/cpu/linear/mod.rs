@@ -177,6 +177,7 @@ fn float<E: float::Element>(level: SimdLevel, job: Job<'_, &[f32]>) {
     dispatch(level, float::Float::<E>::new(job));
 }
 
+#[allow(clippy::needless_pass_by_value)] // a function of the table of kernels
 fn bfloat(level: SimdLevel, job: Job<'_, &[f32]>) {
     #[cfg(target_arch = "x86_64")]
     if level.usable() == SimdLevel::Amx && amx_bf16::takes(&job) {
