@@ -12,7 +12,7 @@ use brick_profiler::{
 };
 use bricks::{BrickKind, BudgetPolicy, Extent};
 
-use crate::snapshot::{Facts, NoData, Snapshot};
+use crate::snapshot::{Facts, NoData, RECENT, Snapshot};
 
 /// Least time between two frames.
 const PERIOD_NS: u64 = 100_000_000;
@@ -174,7 +174,7 @@ impl Live {
             budgets: self.about.budgets.as_ref(),
             policy: BudgetPolicy::Report,
             counters: None,
-            timeline: self.kept,
+            timeline: if intervals { self.kept } else { RECENT },
             intervals,
         };
         Sample { profile: Profile::new(&mut self.recorder, inputs), facts: self.facts.clone() }
@@ -236,5 +236,90 @@ impl Recorder for Live {
         {
             self.facts.ttft_ms = Some(self.now_ns().saturating_sub(begin_ns) as f64 / 1e6);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn live(viewers: usize) -> (Live, Samples) {
+        let profile = testing::profile();
+        let about = About {
+            model: profile.model,
+            build: profile.build,
+            run: profile.run,
+            machine: Some(testing::machine()),
+            budgets: None,
+        };
+        let (tap, samples) = channel(viewers);
+        (Live::new(&testing::plan(), 8, about, tap), samples)
+    }
+
+    fn forward(live: &mut Live, tokens: u64, phase: Phase) {
+        live.begin_forward(&Extent::one_sequence(tokens, tokens, 1), phase);
+        for step in 0..testing::plan().len() {
+            live.step_done(step);
+        }
+        live.end_forward();
+        live.record_external(BrickKind::Sample, 10);
+    }
+
+    #[test]
+    fn nobody_looks_and_no_sample_is_made() {
+        let (mut live, samples) = live(0);
+        forward(&mut live, 4, Phase::Prefill);
+        forward(&mut live, 1, Phase::Decode);
+        assert!(samples.next_within(Duration::ZERO).unwrap().is_none());
+        assert_eq!(live.facts.frame_us, None);
+        samples.viewers.store(1, Ordering::Relaxed);
+        forward(&mut live, 1, Phase::Decode);
+        let snapshot = samples.next_within(Duration::ZERO).unwrap().unwrap().snapshot().unwrap();
+        assert_eq!(
+            (snapshot.phase, snapshot.measured.forwards),
+            (Phase::Decode, 2),
+            "what was recorded before is there"
+        );
+        drop(live);
+        assert_eq!(samples.next_within(Duration::ZERO).map(|s| s.is_some()), Err(Gone));
+    }
+
+    #[test]
+    fn samples_come_seldom_and_those_that_nobody_takes_are_dropped() {
+        let (mut live, samples) = live(1);
+        forward(&mut live, 1, Phase::Decode);
+        let next_ns = live.next_ns;
+        assert!(next_ns >= PERIOD_NS);
+        live.next_ns = u64::MAX;
+        forward(&mut live, 1, Phase::Decode);
+        assert_eq!(live.next_ns, u64::MAX, "not before its time");
+        live.next_ns = 0;
+        forward(&mut live, 1, Phase::Decode);
+        assert_eq!(live.facts.frames_dropped, 1, "the first is still there");
+        assert_eq!(samples.next_within(Duration::ZERO).unwrap().unwrap().profile.phases[0].measured.forwards, 1);
+        live.flush();
+        let flushed = samples.next_within(Duration::ZERO).unwrap().unwrap();
+        assert_eq!((flushed.profile.phases[0].measured.forwards, flushed.facts.frames_dropped), (3, 1));
+        drop(samples);
+        live.flush(); // nobody can take it: no error, no wait
+    }
+
+    #[test]
+    fn the_time_to_the_first_token_is_that_of_the_last_prompt() {
+        let (mut live, _samples) = live(0);
+        forward(&mut live, 1, Phase::Decode);
+        assert_eq!(live.facts.ttft_ms, None, "no prompt was computed");
+        live.begin_forward(&Extent::one_sequence(4, 4, 1), Phase::Prefill);
+        live.end_forward();
+        assert_eq!(live.facts.ttft_ms, None, "no token was sampled");
+        forward(&mut live, 4, Phase::Prefill);
+        let first = live.facts.ttft_ms.unwrap();
+        assert!(first > 0.0);
+        forward(&mut live, 1, Phase::Decode);
+        assert_eq!(live.facts.ttft_ms, Some(first), "tokens after it do not count");
+        let sample = live.into_sample(None);
+        assert_eq!((sample.profile.phases.len(), sample.facts.ttft_ms), (2, Some(first)));
     }
 }
