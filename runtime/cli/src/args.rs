@@ -62,7 +62,7 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Where the time of a token goes, brick by brick, against a budget
     Profile(ProfileArgs),
-    /// Watch a model while it runs: bricks against budgets, histograms, bandwidth, threads; or report once, for CI
+    /// Watch a model while it runs, brick by brick; or report once, for CI
     Top(Box<TopArgs>),
     /// Look at a recorded profile: tables, graph, flame chart, roofline, HTML; compare two
     Report(Box<ReportArgs>),

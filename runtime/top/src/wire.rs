@@ -121,7 +121,7 @@ mod tests {
     fn a_frame_survives_the_way() {
         let frames = [testing::snapshot(), Snapshot { pid: 7, ..testing::snapshot() }];
         let bytes: Vec<u8> = frames.iter().flat_map(|f| encode(f).unwrap()).collect();
-        assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), 2, "a line each");
+        assert_eq!(bytes.split(|b| *b == b'\n').count(), 3, "a line each, and nothing after the last");
         let mut reader = bytes.as_slice();
         for frame in &frames {
             let read = read_frame(&mut reader).unwrap().unwrap();

@@ -18,7 +18,7 @@ pub(super) fn view(s: &Snapshot, state: &UiState, theme: Theme, width: usize) ->
     let of = |us: f64| bar(if longest > 0.0 { us / longest } else { 0.0 }, room);
     let source = s.budgets.as_deref().map_or_else(|| "no budgets".to_owned(), clean);
     let mut lines: Vec<Line<'static>> =
-        super::theme::wrap(&source, width).into_iter().map(|l| Line::styled(l, theme.dim())).collect();
+        super::theme::wrap(&source, width).into_iter().map(|l| Line::styled(l, Theme::dim())).collect();
     lines.push(Line::default());
     let mut selected = 0;
     for (i, row) in s.bricks.iter().enumerate() {
@@ -26,7 +26,7 @@ pub(super) fn view(s: &Snapshot, state: &UiState, theme: Theme, width: usize) ->
         let style = super::pipeline::verdict(verdict, theme);
         let here = i == state.brick;
         let name = format!("{} {:<10}", if here { "▸" } else { " " }, row.kind.name());
-        let name_style = if here { theme.selected() } else { ratatui::style::Style::new() };
+        let name_style = if here { Theme::selected() } else { ratatui::style::Style::new() };
         if here {
             selected = lines.len() + 1;
         }
@@ -39,7 +39,7 @@ pub(super) fn view(s: &Snapshot, state: &UiState, theme: Theme, width: usize) ->
         let budget = match row.derived.budget {
             Some(b) => vec![
                 format!("{:13}budget {:>9} µs* ", "", number(b.us_per_token)).into(),
-                Span::styled(of(b.us_per_token), theme.dim()),
+                Span::styled(of(b.us_per_token), Theme::dim()),
                 Span::styled(format!(" {} {:.2}×*", super::pipeline::mark(verdict), b.gap_factor), style),
             ],
             None => vec![format!("{:13}budget         –", "").into()],

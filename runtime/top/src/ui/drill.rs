@@ -31,7 +31,7 @@ pub(super) fn view(s: &Snapshot, state: &UiState, theme: Theme, width: usize) ->
         fit("time", room),
         "of limit*"
     );
-    lines.push(Line::styled(header, theme.dim()));
+    lines.push(Line::styled(header, Theme::dim()));
     let first = lines.len();
     lines.extend(steps.iter().enumerate().map(|(i, c)| step(c, i == state.row, slowest, (name, room), theme)));
     if steps.is_empty() {
@@ -54,7 +54,7 @@ fn step(c: &StepCell, selected: bool, slowest: f64, (name, room): (usize, usize)
     let text = format!("{} {}", if selected { "▸" } else { " " }, fit(&clean(&c.name), name));
     let relative = if slowest > 0.0 { c.mean_us_per_token / slowest } else { 0.0 };
     Line::from(vec![
-        Span::styled(text, if selected { theme.selected() } else { ratatui::style::Style::new() }),
+        Span::styled(text, if selected { Theme::selected() } else { ratatui::style::Style::new() }),
         format!(
             " {:>9} {:>9} {:>9} ",
             some(c.p50_us_per_token),
@@ -69,7 +69,7 @@ fn step(c: &StepCell, selected: bool, slowest: f64, (name, room): (usize, usize)
             c.of_limit.map_or_else(|| "–".into(), |x| format!("{:.0}%", x * 100.0))
         )
         .into(),
-        Span::styled(clean(&c.kernel), theme.dim()),
+        Span::styled(clean(&c.kernel), Theme::dim()),
     ])
 }
 
@@ -80,7 +80,7 @@ pub(super) fn histogram(s: &Snapshot, state: &UiState, theme: Theme, width: usiz
     lines.push(Line::default());
     lines.extend(bars(row.measured.histogram.as_ref(), BINS, theme, width));
     lines.push(Line::default());
-    lines.push(Line::styled("all recorded forward calls; percentiles to within 1 %, nearest rank", theme.dim()));
+    lines.push(Line::styled("all recorded forward calls; percentiles to within 1 %, nearest rank", Theme::dim()));
     Body::new(format!("latency of {} per forward call", row.kind), lines)
 }
 

@@ -37,16 +37,16 @@ pub(super) fn view(s: &Snapshot, state: &UiState, theme: Theme, width: usize) ->
         })
         .collect();
     let slowest = layers.iter().map(|(_, us)| *us).fold(0.0, f64::max);
-    let head: String = columns.iter().map(|(k, ..)| format!(" {}", fit(k.name(), CELL - 1))).collect();
+    let head: Vec<String> = columns.iter().map(|(k, ..)| fit(k.name(), CELL - 1)).collect();
     let mut lines = vec![
-        Line::styled("· up to 1.05× the fastest, ░ 1.25×, ▒ 1.5×, ▓ 2×, █ more; mean times, measured", theme.dim()),
-        Line::styled(format!("  layer{head}   µs/token"), theme.dim()),
+        Line::styled("· up to 1.05× the fastest, ░ 1.25×, ▒ 1.5×, ▓ 2×, █ more; mean times, measured", Theme::dim()),
+        Line::styled(format!("  layer {}   µs/token", head.join(" ")), Theme::dim()),
     ];
     let first = lines.len();
     for (i, (layer, us)) in layers.iter().enumerate() {
         let here = i == state.row;
         let name = format!("{} {layer:>5}", if here { "▸" } else { " " });
-        let mut spans = vec![Span::styled(name, if here { theme.selected() } else { ratatui::style::Style::new() })];
+        let mut spans = vec![Span::styled(name, if here { Theme::selected() } else { ratatui::style::Style::new() })];
         for (_, times, fastest) in &columns {
             spans.push(cell(times[i], *fastest, theme));
         }

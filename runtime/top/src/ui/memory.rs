@@ -32,7 +32,7 @@ pub(super) fn view(s: &Snapshot, state: &UiState, theme: Theme, width: usize) ->
     let room = width.saturating_sub(FIXED).clamp(4, 40);
     lines.push(Line::styled(
         format!("  {:<10} {:>9} {:>9}  {} {:>8}  limited by*", "brick", "MB/tok*", "GB/s*", fit("", room), "of it*"),
-        theme.dim(),
+        Theme::dim(),
     ));
     let first = lines.len();
     // Without a measured limit, bars compare the kinds with each other.
@@ -58,7 +58,7 @@ fn brick(row: &BrickRow, selected: bool, full: f64, limit: bool, room: usize, th
     let name = format!("{} {:<10}", if selected { "▸" } else { " " }, row.kind.name());
     let style = if impossible { theme.bad() } else { theme.good() };
     Line::from(vec![
-        Span::styled(name, if selected { theme.selected() } else { ratatui::style::Style::new() }),
+        Span::styled(name, if selected { Theme::selected() } else { ratatui::style::Style::new() }),
         format!(" {bytes:>9} {gb_s:>9}  ").into(),
         Span::styled(bar(fraction.unwrap_or(0.0), room), style),
         format!(" {of:>8}  {}", row.derived.bound.map_or("–", |b| b.resource.name())).into(),

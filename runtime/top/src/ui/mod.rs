@@ -40,7 +40,7 @@ use crate::snapshot::Snapshot;
 /// Smallest area in which views are drawn; below it, a screen says that it is too small.
 pub const SMALLEST: (u16, u16) = (40, 10);
 /// Age from which on data counts as stale.
-pub const STALE: Duration = Duration::from_millis(2000);
+pub const STALE: Duration = Duration::from_secs(2);
 
 /// How the viewer and the run are connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,13 +116,13 @@ pub fn draw(frame: &mut Frame<'_>, screen: &Screen<'_>) {
     ])
     .split(area);
     frame.render_widget(Paragraph::new(header(screen, area.width)), parts[0]);
-    show(frame, parts[1], screen.theme, body(screen, parts[1]));
+    show(frame, parts[1], body(screen, parts[1]));
     if let Some(panel) = panel {
-        show(frame, parts[2], screen.theme, panel);
+        show(frame, parts[2], panel);
     }
     frame.render_widget(Paragraph::new(footer(screen, area.width)), parts[3]);
     if screen.state.help {
-        help(frame, area, screen.theme);
+        help(frame, area);
     }
 }
 
@@ -187,18 +187,18 @@ fn header(screen: &Screen<'_>, width: u16) -> Line<'static> {
         }
     }
     let (word, style) = match screen.link {
-        _ if screen.state.paused => ("PAUSED".to_owned(), theme.bold()),
+        _ if screen.state.paused => ("PAUSED".to_owned(), Theme::bold()),
         Link::Driving => ("RUNNING".to_owned(), theme.good()),
         Link::Attached { pid: Some(pid) } => (format!("ATTACHED {pid}"), theme.good()),
         Link::Attached { pid: None } => ("ATTACHED".to_owned(), theme.good()),
-        Link::Ended => ("ENDED".to_owned(), theme.bold()),
+        Link::Ended => ("ENDED".to_owned(), Theme::bold()),
         Link::Lost(_) => ("LOST".to_owned(), theme.bad()),
     };
     let phase = screen.snapshot.map_or("", |s| s.phase.name());
     let right = format!("{phase} ");
     let room = usize::from(width).saturating_sub(right.chars().count() + word.chars().count() + 2);
     let left = theme::fit(&left, room);
-    Line::from(vec![Span::styled(left, theme.bold()), " ".into(), right.into(), Span::styled(word, style)])
+    Line::from(vec![Span::styled(left, Theme::bold()), " ".into(), right.into(), Span::styled(word, style)])
 }
 
 /// The keys, and how old and how costly what one sees is.
@@ -219,11 +219,11 @@ fn footer(screen: &Screen<'_>, width: u16) -> Line<'static> {
         keys.to_owned()
     });
     let room = usize::from(width).saturating_sub(age.chars().count() + 2);
-    Line::from(vec![" ".into(), theme::fit(&keys, room).into(), " ".into(), Span::styled(age, screen.theme.dim())])
+    Line::from(vec![" ".into(), theme::fit(&keys, room).into(), " ".into(), Span::styled(age, Theme::dim())])
 }
 
-fn show(frame: &mut Frame<'_>, area: Rect, theme: Theme, body: Body) {
-    let block = Block::bordered().title(format!(" {} ", body.title)).border_style(theme.dim());
+fn show(frame: &mut Frame<'_>, area: Rect, body: Body) {
+    let block = Block::bordered().title(format!(" {} ", body.title)).border_style(Theme::dim());
     let height = usize::from(area.height.saturating_sub(2));
     // Scrolled so far that the selected line is the last one, no further.
     let top = body.selected.map_or(0, |line| (line + 1).saturating_sub(height));
@@ -231,11 +231,11 @@ fn show(frame: &mut Frame<'_>, area: Rect, theme: Theme, body: Body) {
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-fn help(frame: &mut Frame<'_>, area: Rect, theme: Theme) {
+fn help(frame: &mut Frame<'_>, area: Rect) {
     let body = panels::help();
     let width = body.lines.iter().map(Line::width).max().unwrap_or(0) as u16 + 2;
     let (width, height) = (width.min(area.width), (body.lines.len() as u16 + 2).min(area.height));
     let box_area = Rect { x: (area.width - width) / 2, y: (area.height - height) / 2, width, height };
     frame.render_widget(Clear, box_area);
-    show(frame, box_area, theme, body);
+    show(frame, box_area, body);
 }

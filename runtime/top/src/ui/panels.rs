@@ -20,7 +20,7 @@ pub(super) fn assertions(s: &Snapshot, state: &UiState, theme: Theme) -> Body {
         )),
         Line::styled(
             "Values of activations are checked by `brick check` and `brick trace`, not while a model runs.",
-            theme.dim(),
+            Theme::dim(),
         ),
         Line::default(),
     ];
@@ -29,9 +29,9 @@ pub(super) fn assertions(s: &Snapshot, state: &UiState, theme: Theme) -> Body {
         let style = match c.status {
             Status::Holds => theme.good(),
             Status::Fails => theme.bad(),
-            Status::NotEvaluated => theme.dim(),
+            Status::NotEvaluated => Theme::dim(),
         };
-        let name = if i == state.row { theme.selected() } else { ratatui::style::Style::new() };
+        let name = if i == state.row { Theme::selected() } else { ratatui::style::Style::new() };
         Line::from(vec![
             Span::styled(format!(" {} ", c.status.mark()), style),
             Span::styled(fit(&c.name, 46), name),

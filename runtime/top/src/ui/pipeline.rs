@@ -1,5 +1,7 @@
 //! Kinds of bricks against their budgets, the bottleneck, totals.
 
+use std::fmt::Write;
+
 use brick_profiler::format::{clean, number, percent};
 use brick_profiler::profile::{Flag, Verdict};
 use ratatui::text::{Line, Span};
@@ -15,7 +17,7 @@ pub(super) const BUDGET_AT: f64 = 0.6;
 const FIXED: usize = 54;
 
 pub(super) fn view(s: &Snapshot, state: &UiState, theme: Theme, width: usize) -> Body {
-    let mut lines = vec![throughput(s, theme), progress(s, theme, width), Line::default()];
+    let mut lines = vec![throughput(s, theme), progress(s, width), Line::default()];
     let bar = width.saturating_sub(FIXED).clamp(4, 40);
     lines.push(Line::styled(
         format!(
@@ -27,12 +29,12 @@ pub(super) fn view(s: &Snapshot, state: &UiState, theme: Theme, width: usize) ->
             "share*",
             "of limit*"
         ),
-        theme.dim(),
+        Theme::dim(),
     ));
     let first = lines.len();
     lines.extend(s.bricks.iter().enumerate().map(|(i, row)| brick(row, i == state.brick, theme, bar)));
     lines.push(Line::default());
-    lines.extend(pointer(s, theme));
+    lines.extend(pointer(s));
     lines.extend(layers(s, theme));
     Body { title: "pipeline".into(), lines, selected: Some(first + state.brick.min(s.bricks.len())) }
 }
@@ -41,7 +43,7 @@ fn throughput(s: &Snapshot, theme: Theme) -> Line<'static> {
     let (d, m) = (&s.derived, &s.measured);
     let rate = |x: Option<f64>| x.map_or_else(|| "–".to_owned(), number);
     let mut spans = vec![
-        Span::styled(format!("{} tok/s* now", rate(d.tokens_per_s)), theme.bold()),
+        Span::styled(format!("{} tok/s* now", rate(d.tokens_per_s)), Theme::bold()),
         format!(", {}* overall", rate(d.tokens_per_s_overall)).into(),
     ];
     if let Some(b) = d.budget {
@@ -55,14 +57,14 @@ fn throughput(s: &Snapshot, theme: Theme) -> Line<'static> {
 }
 
 /// How full the context is, and how long the last calls took.
-fn progress(s: &Snapshot, theme: Theme, width: usize) -> Line<'static> {
+fn progress(s: &Snapshot, width: usize) -> Line<'static> {
     let (at, of) = (s.measured.context, s.run.context);
     let filled = if of > 0 { at as f64 / of as f64 } else { 0.0 };
     let recent = sparkline(&s.measured.recent_us_per_token, width.saturating_sub(58).min(64));
     Line::from(vec![
         format!("context ▕{}▏ {at} of {of}", super::theme::bar(filled.min(1.0), 12)).into(),
         "   last calls ".into(),
-        Span::styled(recent, theme.dim()),
+        Span::styled(recent, Theme::dim()),
     ])
 }
 
@@ -78,7 +80,7 @@ fn brick(row: &BrickRow, selected: bool, theme: Theme, width: usize) -> Line<'st
         .derived
         .bound
         .map_or_else(|| "–".to_owned(), |b| format!("{:.0}% {}", b.fraction * 100.0, b.resource.name()));
-    let style = if selected { theme.selected() } else { ratatui::style::Style::new() };
+    let style = if selected { Theme::selected() } else { ratatui::style::Style::new() };
     Line::from(vec![
         Span::styled(name, style),
         " ".into(),
@@ -107,11 +109,11 @@ pub(super) fn verdict(verdict: Verdict, theme: Theme) -> ratatui::style::Style {
     match verdict {
         Verdict::Within => theme.good(),
         Verdict::Over => theme.bad(),
-        Verdict::NoBudget | Verdict::NotMeasured => theme.dim(),
+        Verdict::NoBudget | Verdict::NotMeasured => Theme::dim(),
     }
 }
 
-fn pointer(s: &Snapshot, theme: Theme) -> Option<Line<'static>> {
+fn pointer(s: &Snapshot) -> Option<Line<'static>> {
     let b = s.bottleneck.as_ref()?;
     let mut text = format!(
         "└─▶ bottleneck: {} {} µs, {}* of the time",
@@ -120,9 +122,10 @@ fn pointer(s: &Snapshot, theme: Theme) -> Option<Line<'static>> {
         percent(b.share)
     );
     if let (Some(budget), Some(gap)) = (b.budget_us, b.gap_factor) {
-        text.push_str(&format!(", {gap:.2}×* its budget of {} µs*", number(budget)));
+        // Writing to a string does not fail.
+        let _ = write!(text, ", {gap:.2}×* its budget of {} µs*", number(budget));
     }
-    Some(Line::styled(text, theme.bold()))
+    Some(Line::styled(text, Theme::bold()))
 }
 
 fn layers(s: &Snapshot, theme: Theme) -> Option<Line<'static>> {

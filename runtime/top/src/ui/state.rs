@@ -82,10 +82,9 @@ impl UiState {
             return if matches!(key.code, KeyCode::Char('c' | 'd')) { Action::Quit } else { Action::Draw };
         }
         match key.code {
-            KeyCode::Char('q') => return Action::Quit,
             KeyCode::Esc if self.help => self.help = false,
             KeyCode::Esc if self.view != View::Pipeline => self.go(View::Pipeline),
-            KeyCode::Esc => return Action::Quit,
+            KeyCode::Esc | KeyCode::Char('q') => return Action::Quit,
             KeyCode::Enter => self.go(View::Drill),
             KeyCode::Char('b') => self.toggle(View::Budget),
             KeyCode::Char('h') => self.toggle(View::Histogram),

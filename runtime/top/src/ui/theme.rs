@@ -22,15 +22,15 @@ impl Theme {
         self.colored(Color::Red).add_modifier(Modifier::BOLD)
     }
 
-    pub(super) fn dim(self) -> Style {
+    pub(super) fn dim() -> Style {
         Style::new().add_modifier(Modifier::DIM)
     }
 
-    pub(super) fn bold(self) -> Style {
+    pub(super) fn bold() -> Style {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
-    pub(super) fn selected(self) -> Style {
+    pub(super) fn selected() -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
     }
 
@@ -51,8 +51,8 @@ pub(super) fn bar(fraction: f64, width: usize) -> String {
     if width == 0 {
         return String::new();
     }
-    // A NaN is an empty bar.
-    let eighths = (fraction.max(0.0).min(2.0) * width as f64 * 8.0) as usize;
+    // A NaN is an empty bar: it is 0 as an integer.
+    let eighths = (fraction.clamp(0.0, 2.0) * width as f64 * 8.0) as usize;
     if eighths > width * 8 {
         return "█".repeat(width - 1) + "▶";
     }

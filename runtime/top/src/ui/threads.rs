@@ -25,7 +25,8 @@ pub(super) fn view(s: &Snapshot, theme: Theme, width: usize) -> Body {
         ]));
     }
     lines.push(Line::default());
-    lines.push(Line::styled("waiting for the slowest thread, by kind (share of the kind's thread time)*", theme.dim()));
+    lines
+        .push(Line::styled("waiting for the slowest thread, by kind (share of the kind's thread time)*", Theme::dim()));
     let total: f64 = s.bricks.iter().filter_map(|b| b.measured.threads.as_ref()).map(wait).sum();
     for row in &s.bricks {
         let Some(t) = &row.measured.threads else { continue };
