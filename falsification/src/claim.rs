@@ -27,6 +27,8 @@ pub enum Family {
     Tile,
     /// Scores, and that profiles are measured (M011–M020, F-PROF).
     Scoring,
+    /// The live view and its report (M001–M010, H001–H010, F-CBTOP, F-PROF-006, F-PROFILE-004, R001, QC-07, QC-12, CI).
+    LiveView,
     /// Structure of loaded models (SF-1–SF-6).
     Structure,
     /// Mistakes that others made and that must not come back (TRAP-01–TRAP-31).
@@ -37,7 +39,7 @@ pub enum Family {
 
 impl Family {
     /// Every family, in the order of the board.
-    pub const ALL: [Family; 11] = [
+    pub const ALL: [Family; 12] = [
         Self::Brick,
         Self::Budget,
         Self::Backend,
@@ -46,6 +48,7 @@ impl Family {
         Self::Tracing,
         Self::Tile,
         Self::Scoring,
+        Self::LiveView,
         Self::Structure,
         Self::Trap,
         Self::Performance,
@@ -62,6 +65,7 @@ impl Family {
             Self::Tracing => "value tracing",
             Self::Tile => "tiles",
             Self::Scoring => "scores",
+            Self::LiveView => "live view",
             Self::Structure => "model structure",
             Self::Trap => "correctness traps",
             Self::Performance => "performance gates",

@@ -61,7 +61,7 @@ impl Context {
     /// # Errors
     /// Not testable if it cannot be had; falsified if it is there and cannot be loaded.
     pub fn real(&self) -> Result<&Model, Refusal> {
-        self.real.get_or_init(|| Ok(Model::load(self.real_path()?)?)).as_ref().map_err(Clone::clone)
+        self.real.get_or_init(|| Ok(Model::load(self.real_file()?)?)).as_ref().map_err(Clone::clone)
     }
 
     /// A copy of the real model whose matrices are all stored as `dtype`, one of [`COPIES`]. Its file lives as long as the context.
@@ -89,7 +89,11 @@ impl Context {
         Ok(Model::load(resolve(reference)?)?)
     }
 
-    fn real_path(&self) -> Result<PathBuf, Refusal> {
+    /// The file of the real model; pulled if it is not in the cache.
+    ///
+    /// # Errors
+    /// Not testable if it cannot be had.
+    pub fn real_file(&self) -> Result<PathBuf, Refusal> {
         if let Some(path) = &self.model_path {
             let missing = || Refusal::not_testable(format!("{MODEL_ENV} names {}, which is no file", path.display()));
             return path.is_file().then(|| path.clone()).ok_or_else(missing);

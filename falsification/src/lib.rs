@@ -18,7 +18,7 @@
 //! | [`claim`] | [`Claim`], [`Family`], [`Verdict`] |
 //! | [`board`] | [`Board`]: text, Markdown, JSON |
 //! | [`context`] | [`Context`]: the models that experiments share |
-//! | [`runs`] | running models in experiments |
+//! | [`runs`], [`program`] | running models in experiments; running the `brick` program |
 //! | [`golden`] | what an independent engine says about the real model |
 //! | [`synthetic`] | tiny models with random weights, and what an independent forward pass says about them |
 
@@ -30,6 +30,7 @@ mod claims;
 pub mod context;
 pub mod golden;
 mod noise;
+pub mod program;
 pub mod runs;
 pub mod synthetic;
 

@@ -201,6 +201,7 @@ pub fn profile(model: &Model, machine: &Machine) -> Result<Profile, Refusal> {
         policy: BudgetPolicy::Report,
         counters: None,
         timeline: DECODED,
+        intervals: true,
     };
     Ok(Profile::new(&mut recorder, inputs))
 }

@@ -76,6 +76,8 @@ fn ids_are_unique_and_those_of_the_catalogue() {
     assert_eq!(unique.len(), ids.len());
     let single = ["F002-X", "F021", "F022", "F085", "F087", "F-STRUCT", "F-PROF-001", "F-PROF-003"];
     let mut expected: Vec<String> = single.map(String::from).to_vec();
+    expected.extend(["F-PROF-006", "F-PROFILE-004", "R001", "QC-07", "QC-12", "CI-01", "CI-02"].map(String::from));
+    expected.extend((1..=10).flat_map(|i| [format!("M{i:03}"), format!("H{i:03}"), format!("F-CBTOP-{i:03}")]));
     expected.extend((371..=378).map(|i| format!("F{i}")));
     expected.extend((11..=20).map(|i| format!("M{i:03}")));
     // F265, F266 and F268 have no definition.

@@ -35,6 +35,7 @@
 //!     policy: BudgetPolicy::Report,
 //!     counters: None,
 //!     timeline: Profile::TIMELINE,
+//!     intervals: true,
 //! });
 //! assert_eq!(profile.phases[0].measured.forwards, 3);
 //! println!("{}", profile.to_text(&ReportOptions::default()));
@@ -47,7 +48,7 @@
 //! | [`machine`] | measured limits of this computer |
 //! | [`budget`] | budgets from those limits, from a file, from an earlier profile |
 //! | [`profile`] | the recording as data; its JSON Schema |
-//! | [`Style`], [`ReportOptions`] | the same as text and Markdown |
+//! | [`Style`], [`ReportOptions`], [`format`] | the same as text and Markdown |
 //! | [`exec_graph`] | what called, contained and launched what |
 //! | [`Profile::to_html`], [`Profile::to_chrome_trace`], … | the same for browsers, trace viewers, flame graphs |
 //! | [`diff`], [`paired`] | two profiles side by side; ratios of pairs and their intervals |
@@ -84,6 +85,6 @@ pub use profile::{Profile, ProfileInputs};
 pub use record::{
     Arrivals, BrickProfiler, ForwardSample, NoRecord, PhaseTotals, Recorder, Stamps, SyncMode, ThreadTime, Work,
 };
-pub use report::{ReportOptions, Style};
+pub use report::{ReportOptions, Style, format};
 pub use stats::{Summary, Totals, paired};
 pub use step::{Phase, StepInfo};

@@ -195,6 +195,7 @@ pub(crate) fn profile_against(
         policy: BudgetPolicy::Report,
         counters: None,
         timeline: 3,
+        intervals: true,
     };
     Profile::new(recording, inputs)
 }

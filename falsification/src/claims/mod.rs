@@ -5,6 +5,7 @@ mod brick;
 mod budget;
 mod execution_graph;
 mod fixtures;
+mod live;
 mod package;
 mod performance;
 mod profiler;
@@ -27,6 +28,7 @@ pub fn registry() -> Vec<Claim> {
         execution_graph::CLAIMS,
         tiles::CLAIMS,
         scoring::CLAIMS,
+        live::CLAIMS,
         tracing::CLAIMS,
         structure::CLAIMS,
         traps::CLAIMS,

@@ -36,6 +36,8 @@ pub struct ProfileInputs<'a> {
     pub counters: Option<Counters>,
     /// How many forward calls of each phase the timeline has at most, usually [`Profile::TIMELINE`].
     pub timeline: usize,
+    /// Whether medians get a confidence interval. Without, a profile is made in a millisecond or two, between two tokens.
+    pub intervals: bool,
 }
 
 impl Profile {
@@ -47,7 +49,15 @@ impl Profile {
         let limits = inputs.machine.map(|m| Roofline::new(m, recording.steps(), inputs.run.threads));
         let kept = Phase::ALL.into_iter().flat_map(|p| recording.samples(p));
         let begin_ns = kept.map(|s| s.begin_ns()).min().unwrap_or(0);
-        let shared = Shared { recording, budgets, limits, clock: inputs.clock, timeline: inputs.timeline, begin_ns };
+        let shared = Shared {
+            recording,
+            budgets,
+            limits,
+            clock: inputs.clock,
+            timeline: inputs.timeline,
+            intervals: inputs.intervals,
+            begin_ns,
+        };
         let phases: Vec<_> = Phase::ALL.into_iter().filter_map(|p| shared.phase(p)).collect();
         let wall_us: f64 = phases.iter().map(|p| p.measured.wall_us).sum();
         let clock_us = recording.clock_reads() as f64 * inputs.clock.read_ns / 1e3;
@@ -91,6 +101,8 @@ struct Shared<'a, T: TimeSource> {
     clock: ClockPrecision,
     /// Most forward calls in a timeline.
     timeline: usize,
+    /// Whether medians get an interval.
+    intervals: bool,
     /// When the first call that is kept began.
     begin_ns: u64,
 }
@@ -181,7 +193,8 @@ impl<T: TimeSource> Shared<'_, T> {
     /// µs per token of the last forwards; `ns` gives the time of a forward, if it has one.
     fn samples(&self, phase: Phase, ns: impl Fn(&crate::record::ForwardSample<'_>) -> Option<u64>) -> Option<Summary> {
         let per_token = |s: crate::record::ForwardSample<'_>| Some(us(ns(&s)?) / s.extent().tokens.max(1) as f64);
-        Summary::of(&mut self.recording.samples(phase).filter_map(per_token).collect::<Vec<_>>())
+        let mut samples: Vec<f64> = self.recording.samples(phase).filter_map(per_token).collect();
+        if self.intervals { Summary::of(&mut samples) } else { Summary::without_interval(&mut samples) }
     }
 
     fn kinds(&self, here: &InPhase) -> Vec<KindRow> {

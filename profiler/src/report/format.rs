@@ -1,7 +1,7 @@
-//! Numbers and names as text.
+//! Numbers and names as text, the same in every report.
 
 /// A number with about four significant digits: `0.0012`, `0.123`, `12.35`, `123.5`, `12346`.
-pub(crate) fn number(x: f64) -> String {
+pub fn number(x: f64) -> String {
     let digits = match x.abs() {
         a if a < 0.1 && a > 0.0 => 4,
         a if a < 10.0 => 3,
@@ -13,12 +13,12 @@ pub(crate) fn number(x: f64) -> String {
 }
 
 /// A fraction in per cent.
-pub(crate) fn percent(x: f64) -> String {
+pub fn percent(x: f64) -> String {
     format!("{:.1}%", x * 100.0)
 }
 
 /// Bytes in the unit that fits.
-pub(crate) fn bytes(n: u64) -> String {
+pub fn bytes(n: u64) -> String {
     match n {
         0..1024 => format!("{n} B"),
         1024..0x10_0000 => format!("{} KiB", trim(n as f64 / 1024.0)),
@@ -32,7 +32,7 @@ fn trim(x: f64) -> String {
 }
 
 /// Microseconds as a duration: `12.3 µs`, `4.56 ms`, `7.89 s`.
-pub(crate) fn duration(us: f64) -> String {
+pub fn duration(us: f64) -> String {
     match us {
         u if u < 1e3 => format!("{u:.1} µs"),
         u if u < 1e6 => format!("{:.2} ms", u / 1e3),
@@ -41,12 +41,12 @@ pub(crate) fn duration(us: f64) -> String {
 }
 
 /// `1 token`, `2 tokens`.
-pub(crate) fn count(n: u64, what: &str) -> String {
+pub fn count(n: u64, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// A name from outside on one line, without control characters: a model's name must not be able to move the cursor.
-pub(crate) fn clean(name: &str) -> String {
+pub fn clean(name: &str) -> String {
     name.chars().map(|c| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c }).collect()
 }
 
@@ -56,7 +56,7 @@ fn is_invisible(c: char) -> bool {
 }
 
 /// The same in ASCII.
-pub(crate) fn ascii(text: &str) -> String {
+pub fn ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.replace(" · ", ", ").chars() {
         match c {

@@ -13,7 +13,7 @@
 //! | `gate` | a [`crate::gate::Report`] |
 
 mod diff;
-pub(crate) mod format;
+pub mod format;
 mod gate;
 mod machine;
 mod profile;

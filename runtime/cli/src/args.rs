@@ -3,6 +3,7 @@
 mod bench;
 mod gate;
 mod report;
+mod top;
 mod trace;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use bench::{BenchArgs, LlamaBenchForm};
 pub(crate) use gate::{GateArgs, GateCall, GateCheckArgs, GateCommand, GateRecordArgs, GateWorkerArgs};
 pub(crate) use report::{DiffArgs, HeatArg, PhaseArg, ReportArgs, ReportCommand, ReportFormat, ScoreArgs};
+pub(crate) use top::TopArgs;
 pub(crate) use trace::{TraceArgs, TraceKind};
 
 use crate::exit;
@@ -60,6 +62,8 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Where the time of a token goes, brick by brick, against a budget
     Profile(ProfileArgs),
+    /// Watch a model while it runs, brick by brick; or report once, for CI
+    Top(Box<TopArgs>),
     /// Look at a recorded profile: tables, graph, flame chart, roofline, HTML; compare two
     Report(Box<ReportArgs>),
     /// Points and a grade for every kind of brick of a recorded profile
@@ -103,6 +107,13 @@ pub(crate) enum Command {
 pub(crate) struct ModelArgs {
     /// A known name (smollm2, qwen2.5-coder:1.5b), hf://owner/repo/file.gguf, or a path
     pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+/// How an engine is set up.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EngineArgs {
     /// Threads [default: the physical cores this process may use, within its CPU quota]
     #[arg(long, short = 't', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
@@ -227,6 +238,9 @@ pub(crate) struct RunArgs {
     /// Send spans request → forward → layer → brick to an OpenTelemetry collector (OTLP over HTTP), e.g. http://localhost:4318
     #[arg(long, value_name = "URL", help_heading = "Tracing")]
     pub(crate) otlp_endpoint: Option<String>,
+    /// Let `brick top` watch this run
+    #[arg(long, conflicts_with = "otlp_endpoint", help_heading = "Tracing")]
+    pub(crate) live: bool,
     /// Fraction of the forward calls that have spans for layers and bricks
     #[arg(long, value_name = "X", default_value_t = 1.0, requires = "otlp_endpoint", help_heading = "Tracing")]
     pub(crate) otlp_sample: f64,
@@ -244,6 +258,9 @@ pub(crate) struct ChatArgs {
     pub(crate) system: Option<String>,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+    /// Let `brick top` watch this chat
+    #[arg(long, help_heading = "Tracing")]
+    pub(crate) live: bool,
 }
 
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use brick_runtime::engine::default_threads;
 use brick_runtime::{Engine, EngineOptions, Model, SamplerOptions, Speculation};
 use bricks::cpu::SimdLevel;
 
-use crate::args::{ModelArgs, SamplingArgs};
+use crate::args::{EngineArgs, ModelArgs, SamplingArgs};
 use crate::progress::PullProgress;
 
 /// Context length when neither the user nor the model asks for less: enough for a long chat, small enough for any machine.
@@ -36,14 +36,14 @@ pub(crate) fn model(name: &str) -> anyhow::Result<Model> {
 }
 
 /// Engine options from the command line.
-pub(crate) fn engine_options(args: &ModelArgs, model: &Model) -> anyhow::Result<EngineOptions> {
+pub(crate) fn engine_options(args: &EngineArgs, model: &Model) -> anyhow::Result<EngineOptions> {
     check_level()?;
     let options = options_for(args, &model.spec);
     note_context("--ctx", options.context, model);
     Ok(options)
 }
 
-fn options_for(args: &ModelArgs, spec: &ArchSpec) -> EngineOptions {
+fn options_for(args: &EngineArgs, spec: &ArchSpec) -> EngineOptions {
     let context = args.ctx.map_or_else(|| spec.context_length.min(DEFAULT_CONTEXT), |c| c as usize);
     EngineOptions {
         threads: args.threads.map_or_else(default_threads, usize::from),
@@ -77,7 +77,7 @@ pub(crate) fn check_level() -> anyhow::Result<()> {
 pub(crate) fn model_and_engine(args: &ModelArgs, speculation: Speculation) -> anyhow::Result<(Model, Engine)> {
     check_level()?;
     let (model, engine) = Model::load_with_engine(resolve(&args.model)?, |spec| {
-        let options = options_for(args, spec);
+        let options = options_for(&args.engine, spec);
         EngineOptions { max_wanted: options.max_wanted.max(speculation.max_draft() + 1), ..options }
     })?;
     let engine = engine.context("cannot set up the engine")?;

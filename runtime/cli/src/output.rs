@@ -73,7 +73,15 @@ fn print_to(mut out: impl Write, text: &str) -> anyhow::Result<()> {
 /// # Errors
 /// When standard output cannot be written.
 pub(crate) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
-    print(&serde_json::to_string_pretty(value).context("cannot write the report as JSON")?)
+    print(&json(value)?)
+}
+
+/// A result as indented JSON.
+///
+/// # Errors
+/// When it holds a figure that JSON cannot.
+pub(crate) fn json<T: Serialize>(value: &T) -> anyhow::Result<String> {
+    serde_json::to_string_pretty(value).context("cannot write the report as JSON")
 }
 
 /// Writes a file so that it is never seen half-written.

@@ -9,16 +9,23 @@ use brick_profiler::NoRecord;
 use brick_runtime::{FinishReason, GenerateError, Session};
 use rustyline::error::ReadlineError;
 
+use super::live::Watched;
 use crate::args::{ModelArgs, SamplingArgs};
 use crate::{load, output, progress};
 
 const HELP: &str = "/reset  forget the conversation\n/system TEXT  set the system message and forget the conversation\n\
                     /stats  speed of the last answer\n/exit  leave (also Ctrl-D)";
 
-pub(super) fn chat(args: &ModelArgs, system: Option<&str>, sampling: &SamplingArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn chat(
+    args: &ModelArgs,
+    system: Option<&str>,
+    sampling: &SamplingArgs,
+    live: bool,
+) -> anyhow::Result<ExitCode> {
     let options = super::run::chat_options(sampling)?;
     let (model, engine) = load::model_and_engine(args, sampling.speculate)?;
     let mut session = Session::new(engine, &model.tokenizer, model.spec.context_length)?;
+    let mut watched = live.then(|| Watched::open(session.engine(), &model, &args.model)).transpose()?;
     let stop = progress::interrupted();
     let mut lines = Lines::new()?;
     if lines.interactive() {
@@ -60,7 +67,11 @@ pub(super) fn chat(args: &ModelArgs, system: Option<&str>, sampling: &SamplingAr
                         stop.store(true, Ordering::Relaxed);
                     }
                 };
-                let generation = match session.generate(&ids, &options, &mut NoRecord, &stop, &mut show) {
+                let generated = match &mut watched {
+                    None => session.generate(&ids, &options, &mut NoRecord, &stop, &mut show),
+                    Some(watched) => watched.generate(&mut session, &ids, &options, &stop, &mut show),
+                };
+                let generation = match generated {
                     Ok(g) => g,
                     Err(e @ GenerateError::PromptTooLong { .. }) => {
                         messages.pop();

@@ -18,7 +18,7 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let model = load::model(&args.model.model)?;
     let text = args.prompt.as_deref().unwrap_or(TEXT);
     let tokens = model.tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: true })?;
-    let options = load::engine_options(&args.model, &model)?;
+    let options = load::engine_options(&args.model.engine, &model)?;
     if tokens.is_empty() {
         anyhow::bail!("the prompt is empty");
     }

@@ -21,6 +21,11 @@ pub(super) fn machine(args: &MachineArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The machine's limits, if they have been measured under the present circumstances. Nothing is measured here: that takes seconds.
+pub(super) fn known() -> Option<Machine> {
+    Machine::load(&Machine::cache_path()?).ok()
+}
+
 /// The machine's limits; measured (some seconds) unless they are known already.
 pub(super) fn get(refresh: bool) -> anyhow::Result<Machine> {
     let path = Machine::cache_path();

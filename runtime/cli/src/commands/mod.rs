@@ -8,6 +8,7 @@ mod falsify;
 mod gate;
 mod graph;
 mod inspect;
+mod live;
 mod machine;
 mod models;
 mod perplexity;
@@ -15,6 +16,7 @@ mod profile;
 mod report;
 mod run;
 mod tokenize;
+mod top;
 mod trace;
 
 use std::process::ExitCode;
@@ -28,8 +30,9 @@ use crate::args::{Cli, Command};
 pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run(a) => run::run(&a),
-        Command::Chat(a) => chat::chat(&a.model, a.system.as_deref(), &a.sampling),
+        Command::Chat(a) => chat::chat(&a.model, a.system.as_deref(), &a.sampling, a.live),
         Command::Profile(a) => profile::profile(&a),
+        Command::Top(a) => top::top(&a),
         Command::Report(a) => report::report(&a),
         Command::Score(a) => report::score(&a),
         Command::Bench(a) => bench::bench(&a),

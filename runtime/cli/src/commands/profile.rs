@@ -22,8 +22,8 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
         None => synthetic_prompt(args.pp, model.spec.vocab),
     };
     let needed = prompt.len() + args.tg + 1;
-    let mut options = load::engine_options(&args.model, &model)?;
-    if args.model.ctx.is_none() {
+    let mut options = load::engine_options(&args.model.engine, &model)?;
+    if args.model.engine.ctx.is_none() {
         options.context = options.context.max(needed);
     }
     if needed > options.context {
@@ -45,7 +45,7 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
     let engine = model.engine(&options).context("cannot set up the engine")?;
     let steps = engine.plan().info.clone();
     let threads = engine.threads();
-    let simd = engine.plan().simd;
+    let run = super::live::run_info(&engine);
     let budgets = match policy {
         BudgetPolicy::Off => None,
         _ => Some(budget_table(&args.budget, Roofline::new(&machine, &steps, threads))?),
@@ -53,7 +53,6 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
 
     let forwards = args.repeat as usize * (args.tg + prompt.len().div_ceil(options.max_rows));
     let mut recorder = BrickProfiler::with_mode(&steps, forwards, args.sync.into()).with_threads(threads);
-    let kv_type = engine.kv().shape().layout.kind().name();
     let mut session = Session::new(engine, &model.tokenizer, model.spec.context_length)?;
     let stop = progress::interrupted();
     let generate = GenerateOptions {
@@ -87,17 +86,12 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
             },
             build: about::build(),
             run: RunInfo {
-                backend: format!("cpu {}", simd.name()),
-                threads,
-                sequences: 1,
                 prompt: if args.prompt.is_some() { PromptKind::Text } else { PromptKind::Synthetic },
                 prompt_tokens: prompt.len() as u64,
                 generated_tokens: args.tg as u64,
-                batch_rows: options.max_rows as u64,
-                context: options.context as u64,
-                kv_type: Some(kv_type.to_owned()),
                 warmup_forwards: warmup as u64,
                 timestamp: about::timestamp(),
+                ..run
             },
             clock: Clock::precision(),
             machine: Some(&machine),
@@ -105,6 +99,7 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
             policy,
             counters: Some(counted),
             timeline: args.timeline,
+            intervals: true,
         },
     );
     if let Some(path) = &args.output {
@@ -121,7 +116,7 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Ids that no tokenizer would put in a row: what a prompt says makes no difference to its cost.
-fn synthetic_prompt(n: usize, vocab: usize) -> Vec<u32> {
+pub(super) fn synthetic_prompt(n: usize, vocab: usize) -> Vec<u32> {
     (0..n.max(1)).map(|i| ((i * 7919 + 101) % vocab) as u32).collect()
 }
 

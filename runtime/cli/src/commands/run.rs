@@ -13,6 +13,7 @@ use brick_runtime::session::Timings;
 use brick_runtime::{FinishReason, GenerateOptions, Generation, Model, Session, Speculation, SpeculationStats};
 use serde_json::json;
 
+use super::live::Watched;
 use crate::args::{RunArgs, SamplingArgs};
 use crate::otlp::{Exporter, Request};
 use crate::{exit, load, output, progress};
@@ -24,7 +25,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             if args.json || args.raw {
                 bail!("no prompt: give it as an argument or on standard input");
             }
-            return super::chat::chat(&args.model, args.system.as_deref(), &args.sampling);
+            return super::chat::chat(&args.model, args.system.as_deref(), &args.sampling, args.live);
         }
         None => read_stdin()?,
     };
@@ -52,9 +53,11 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let exporter = args.otlp_endpoint.as_deref().map(|url| Exporter::new(url, args.otlp_sample)).transpose()?;
-    let generation = match &exporter {
-        None => session.generate(&ids, &options, &mut NoRecord, &stop, &mut show)?,
-        Some(exporter) => traced(exporter, &mut session, &model, &ids, &options, &mut show)?,
+    let mut watched = args.live.then(|| Watched::open(session.engine(), &model, &args.model.model)).transpose()?;
+    let generation = match (&exporter, &mut watched) {
+        (None, None) => session.generate(&ids, &options, &mut NoRecord, &stop, &mut show)?,
+        (None, Some(watched)) => watched.generate(&mut session, &ids, &options, &stop, &mut show)?,
+        (Some(exporter), _) => traced(exporter, &mut session, &model, &ids, &options, &mut show)?,
     };
     if let Some(e) = broken {
         return Err(e.into());

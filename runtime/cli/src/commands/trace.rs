@@ -18,7 +18,7 @@ pub(super) fn trace(args: &TraceArgs) -> anyhow::Result<ExitCode> {
     let text = args.prompt.as_deref().unwrap_or(TEXT);
     let tokens = model.tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: true })?;
     let options = TraceOptions {
-        engine: load::engine_options(&args.model, &model)?,
+        engine: load::engine_options(&args.model.engine, &model)?,
         tracer: config(args),
         tokens: args.tokens as usize,
         against: other.as_ref().map(|(gguf, name)| (gguf, *name)),

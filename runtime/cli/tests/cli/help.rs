@@ -2,10 +2,11 @@
 
 use crate::shell::Shell;
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "run",
     "chat",
     "profile",
+    "top",
     "report",
     "score",
     "bench",

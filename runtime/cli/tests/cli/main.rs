@@ -24,4 +24,5 @@ mod shell;
 mod signals;
 mod tiny;
 mod tokenize;
+mod top;
 mod trace;

@@ -12,11 +12,6 @@ use super::measure::Test;
 /// Measurements of the limits scatter by a few per cent; so much is allowed.
 pub(super) const TOLERANCE: f64 = 1.05;
 
-/// The machine's limits, if they have been measured under the present circumstances. Nothing is measured here: that takes seconds.
-pub(super) fn known_machine() -> Option<Machine> {
-    Machine::load(&Machine::cache_path()?).ok()
-}
-
 /// Most tokens per second that physics allows a test: every brick of every forward call at the roofline, one after the other.
 pub(super) fn ceiling(machine: &Machine, plan: &Plan, threads: usize, test: &Test) -> Option<f64> {
     let roofline = Roofline::new(machine, &plan.info, threads);

@@ -45,7 +45,7 @@ pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     }
 
     let mut peer = Peer::new(args.vs_cmd.as_deref(), args.vs.as_deref(), args.vs_model.as_deref())?;
-    let machine = limits::known_machine();
+    let machine = super::machine::known();
     let bar = progress::steps((threads.len() * tests.len()) as u64 * u64::from(args.repeat));
     let stop = progress::interrupted();
     let mut report = Report {
