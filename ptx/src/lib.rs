@@ -12,6 +12,7 @@
 //! | [`valid`] | checks, and the facts of registers they rest on: uniformity, alignment, origin |
 //! | [`emit`] | PTX text |
 //! | [`ptxas`] | registers, spills and machine code of a text, by NVIDIA's assembler |
+//! | [`kernels`] | the kernels that ship, and what they are launched with |
 //! | [`interp`] | runs the text: results, faults (bounds, races, deadlocks) with line and lane, and counts |
 //!
 //! [`compile`] is the way from a module to its text:
@@ -50,6 +51,7 @@ pub mod build;
 pub mod emit;
 pub mod interp;
 pub mod ir;
+pub mod kernels;
 pub mod ptxas;
 pub mod valid;
 

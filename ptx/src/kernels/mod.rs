@@ -1,0 +1,64 @@
+//! The kernels that ship: a registry, and one file or directory per family.
+//!
+//! Every kernel is a function of Rust that writes it with the [builder](crate::build), a helper that computes its launch from
+//! shapes and refuses what the kernel cannot do, and an [`Entry`] here, with a small launch that tests execute in the
+//! [interpreter](crate::interp) and that its ceiling is derived from.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`launch`] | grid, block and dynamic shared memory of a launch; why a shape is refused |
+//! | [`workload`] | a small launch with seeded data, and the work it cannot do without |
+
+pub mod launch;
+pub mod workload;
+
+use crate::interp::{Checks, Module, Schedule};
+use crate::ir::{self, Target};
+
+pub use launch::{Dims, ShapeError};
+pub use workload::{Run, RunError, Workload};
+
+/// A kernel that ships.
+pub struct Entry {
+    /// Name of the kernel in the text: `gemv_q4_k_b1`.
+    pub name: String,
+    /// What it computes, in a line.
+    pub about: &'static str,
+    /// The oldest target it is written for.
+    pub oldest: Target,
+    /// Makes the kernel for a target that is not older than [`oldest`](Self::oldest).
+    pub build: Box<dyn Fn(Target) -> ir::Kernel + Send + Sync>,
+    /// A small launch: what tests run and the ceiling is derived from.
+    pub workload: Workload,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entry").field("name", &self.name).field("oldest", &self.oldest).finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    /// The text of the kernel alone, for [`oldest`](Self::oldest).
+    ///
+    /// # Errors
+    /// [`CompileError`](crate::CompileError) if the kernel is not valid; the tests make sure that none is.
+    pub fn text(&self) -> Result<String, crate::CompileError> {
+        let module = ir::Module { kernels: vec![(self.build)(self.oldest)] };
+        crate::compile(&module, self.oldest)
+    }
+
+    /// Runs the workload in the interpreter.
+    ///
+    /// # Errors
+    /// [`RunError`] if the kernel is not valid, is not in the interpreter's subset, or breaks a rule.
+    pub fn run(&self, schedule: Schedule, checks: Checks) -> Result<Run, RunError> {
+        let module = Module::parse(&self.text()?).map_err(RunError::Parse)?;
+        self.workload.run(&module, &self.name, schedule, checks)
+    }
+}
+
+/// All kernels that ship, in the order of their families.
+pub fn all() -> Vec<Entry> {
+    Vec::new()
+}
