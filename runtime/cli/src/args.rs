@@ -2,6 +2,7 @@
 
 mod bench;
 mod gate;
+mod ptx;
 mod report;
 mod top;
 mod trace;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use bench::{BenchArgs, LlamaBenchForm};
 pub(crate) use gate::{GateArgs, GateCall, GateCheckArgs, GateCommand, GateRecordArgs, GateWorkerArgs};
+pub(crate) use ptx::PtxArgs;
 pub(crate) use report::{DiffArgs, HeatArg, PhaseArg, ReportArgs, ReportCommand, ReportFormat, ScoreArgs};
 pub(crate) use top::TopArgs;
 pub(crate) use trace::{TraceArgs, TraceKind};
@@ -89,6 +91,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// The measured limits of this computer, from which budgets are derived
     Machine(MachineArgs),
+    /// GPU kernels: their text, what they take of the hardware, what bounds them
+    Ptx(PtxArgs),
     /// Download a model
     Pull(PullArgs),
     /// List downloaded models

@@ -13,6 +13,7 @@ mod machine;
 mod models;
 mod perplexity;
 mod profile;
+mod ptx;
 mod report;
 mod run;
 mod tokenize;
@@ -45,6 +46,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tokenize(a) => tokenize::tokenize(&a),
         Command::Inspect(a) => inspect::inspect(&a),
         Command::Machine(a) => machine::machine(&a),
+        Command::Ptx(a) => ptx::ptx(&a),
         Command::Pull(a) => models::pull(&a),
         Command::List(a) => models::list(&a),
         Command::Rm(a) => models::rm(&a),

@@ -2,7 +2,7 @@
 
 use crate::shell::Shell;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "run",
     "chat",
     "profile",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 20] = [
     "tokenize",
     "inspect",
     "machine",
+    "ptx",
     "pull",
     "list",
     "rm",
