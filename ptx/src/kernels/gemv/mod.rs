@@ -12,7 +12,7 @@
 //! | `ArgMax` | `tokens`: `[T]` u32, the row of the largest value, the first of equals; [`NO_TOKEN`] if all are NaN |
 //!
 //! # Who does what
-//! A warp takes `R` rows (2, or 4 beyond four tokens). Lane `l` takes blocks `l`, `l + 32`, … of them, 16 bytes of codes each, and
+//! A warp takes `R` rows: 2, or 4 of F16 beyond four tokens. Lane `l` takes blocks `l`, `l + 32`, … of them, 16 bytes of codes each, and
 //! uses a block of activations for all `R` rows. Four loads of 16 bytes are under way before the first is used: `R` rows of `4 / R`
 //! chunks of 32 blocks. Sums over lanes pair lanes 16, 8, 4, 2 and 1 apart.
 //!
@@ -22,8 +22,8 @@
 //! # The ceiling
 //! Bandwidth, until dp4a or issue binds: 16 bytes per lane cost about 40 instructions with one token, of the 124 cycles that a
 //! sub-partition of an H200 has per such load at 4.3 TB/s; each further token adds eight dp4a (16 cycles) for four-bit weights. Bytes
-//! in flight: a warp has 4 × 512 B = 2 KiB under way; `min_blocks` leaves room for 16 warps or more, which is 32 KiB per multiprocessor,
-//! against the 25 KB that bandwidth times latency asks for. See [`ceiling`](super::ceiling).
+//! in flight: a warp has 4 × 512 B of codes under way; [`min_blocks`](Gemv::min_blocks) leaves room for 12 warps or more, which is 24 KiB
+//! per multiprocessor, against the 24.4 kB that 4.3 TB/s times 0.75 µs of latency ask for. See [`ceiling`](super::ceiling).
 //!
 //! With [`Target::Sm90`], kernels prefetch their rows before they wait for the kernel that makes the activations.
 
@@ -94,16 +94,18 @@ impl Gemv {
         format!("gemv_{epilogue}{}_b{}", self.format.name(), self.tokens)
     }
 
-    /// Rows per warp.
+    /// Rows per warp. Activations of F16 are wide: with many tokens, only four rows pay for loading them.
     pub fn rows_per_warp(&self) -> u32 {
-        if self.tokens > 4 { 4 } else { 2 }
+        if self.format == Format::F16 && self.tokens > 4 { 4 } else { 2 }
     }
 
-    /// Blocks per multiprocessor that registers leave room for.
+    /// Blocks per multiprocessor that registers leave room for. A lane of Q8_0 loads twice as much at once, so fewer are enough.
     pub fn min_blocks(&self) -> u32 {
         match self.tokens {
-            0..=2 => 6,
-            _ => 4,
+            1 => 6,
+            2 => 4,
+            5.. if self.format == Format::Q8_0 => 2,
+            _ => 3,
         }
     }
 
