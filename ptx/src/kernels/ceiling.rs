@@ -4,8 +4,10 @@
 //! that takes longest is the [`Ceiling::bound`]; the share of bandwidth that is left to the kernel is
 //! [`Ceiling::bandwidth_fraction`]. Launch latency and the tail of a grid are left out, so it is an upper bound.
 //!
-//! Instructions are those of the PTX text, which the assembler turns into about as many of the hardware: for `gemv_q4_k_b1` 42 per load
-//! of codes against 39. Where the machine code is known, [`Ceiling::with_instructions`] takes its number.
+//! Bytes are those of the weights where there are such: activations and results are few, and shared by all rows of a real matrix.
+//! Instructions are those of the PTX text without moves, which the assembler turns into about as many of the hardware: for
+//! `gemv_q4_k_b1` 48 per load of codes, prologue and epilogue included, against 39 in the loop of the machine code. Where that is
+//! known, [`Ceiling::with_instructions`] takes its number.
 
 use std::fmt;
 
@@ -115,8 +117,8 @@ impl Needs {
     pub fn of(work: &Work, counts: &Counts) -> Self {
         let mma_is_int8 = work.int_ops > 0;
         Self {
-            bytes: work.bytes() as f64,
-            instructions: counts.instructions() as f64,
+            bytes: if work.weight_bytes > 0 { work.weight_bytes } else { work.bytes() } as f64,
+            instructions: (counts.instructions() - counts.class(Class::Move)) as f64,
             dp4a: counts.class(Class::Dot) as f64,
             mma: counts.class(Class::Matrix) as f64,
             mma_size: if mma_is_int8 { 16.0 * 8.0 * 32.0 } else { 16.0 * 8.0 * 16.0 },

@@ -7,7 +7,7 @@
 //!
 //! # `round_bf16`
 //! `x`: `[n]` f32; `y`: `[n]` bfloat16, rounded to nearest even, subnormal numbers to zero, as the CPU backend does. A thread takes
-//! eight values.
+//! four values.
 //!
 //! Both move 4 bytes in and 1 to 2 out per value: launch latency binds them for the few rows of decoding, bandwidth beyond.
 
@@ -21,7 +21,7 @@ use crate::ir::{Access, Dim, Kernel, Special, Target, Threads};
 const WARPS: u32 = 8;
 const THREADS: u32 = 32 * WARPS;
 /// Values that a thread of `round_bf16` takes.
-const PER_THREAD: usize = 8;
+const PER_THREAD: usize = 4;
 
 /// Magnitudes from here on are infinities and NaNs.
 pub(super) const NOT_FINITE: u32 = 0x7f80_0000;
@@ -116,7 +116,9 @@ pub fn quantize_q8_dims(columns: usize, tokens: usize) -> Result<Dims, ShapeErro
 /// `round_bf16`; for [`Target::Sm90`], with dependent launch.
 pub fn round_bf16(target: Target) -> Kernel {
     let k = KernelBuilder::new("round_bf16");
-    k.about("y[i] = x[i] rounded to bfloat16, subnormal numbers to zero. A thread takes eight values; n is a multiple of 8.");
+    k.about(
+        "y[i] = x[i] rounded to bfloat16, subnormal numbers to zero. A thread takes four values; n is a multiple of 4.",
+    );
     k.threads(Threads::UpTo(THREADS));
     let x = k.param_ptr::<F32>("x", Access::Read, 16);
     let y = k.param_ptr::<Bf16x2>("y", Access::Write, 16);
@@ -125,20 +127,17 @@ pub fn round_bf16(target: Target) -> Kernel {
         k.wait_for_dependencies();
         k.launch_dependents();
     }
-    let i = k.shl(k.mad(k.ctaid(), k.ntid(), k.tid()), 3);
+    let i = k.shl(k.mad(k.ctaid(), k.ntid(), k.tid()), 2);
     k.return_if(k.ge(i, n));
-    let x = k.index(x, i);
-    let values = [k.ld4(x), k.ld4(x.at(4))].concat();
-    let flushed = |x: Reg<F32>| k.select(k.lt(k.abs(x), f32::MIN_POSITIVE), k.mul(x, 0.0), x);
-    let pairs = std::array::from_fn::<_, 4, _>(|j| k.to_bf16x2(flushed(values[2 * j]), flushed(values[2 * j + 1])));
-    k.st4(k.index_by(y, i, 2), pairs);
+    let x = k.ld4(k.index(x, i)).map(|x| k.select(k.lt(k.abs(x), f32::MIN_POSITIVE), k.mul(x, 0.0), x));
+    k.st2(k.index_by(y, i, 2), [k.to_bf16x2(x[0], x[1]), k.to_bf16x2(x[2], x[3])]);
     k.finish()
 }
 
 /// The launch of `round_bf16` for `n` values.
 ///
 /// # Errors
-/// [`ShapeError`] unless `n` is a multiple of 8.
+/// [`ShapeError`] unless `n` is a multiple of 4.
 pub fn round_bf16_dims(n: usize) -> Result<Dims, ShapeError> {
     let n = ShapeError::check("round_bf16", "values", n, PER_THREAD, 1 << 31)?;
     Ok(Dims::linear(n.div_ceil(PER_THREAD as u32 * THREADS), THREADS))

@@ -1,10 +1,12 @@
 //! What ships of this family, with workloads.
 
-use super::{Epilogue, Gemv};
+use super::mma::{self, GemvMma};
+use super::{Epilogue, Gemv, MAX_TOKENS};
 use crate::ir::Target;
 use crate::kernels::Entry;
 use crate::kernels::activation;
 use crate::kernels::format::Format;
+use crate::kernels::launch::Dims;
 use crate::kernels::pack::Packed;
 use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, random_rows};
 
@@ -19,7 +21,24 @@ pub(in crate::kernels) fn entries() -> Vec<Entry> {
             entries.extend(TOKENS.map(|tokens| entry(Gemv { format, tokens, epilogue })));
         }
     }
+    for gated in [false, true] {
+        entries.extend(mma::FORMATS.map(|format| mma_entry(GemvMma { format, gated })));
+    }
     entries
+}
+
+fn mma_entry(gemv: GemvMma) -> Entry {
+    Entry {
+        name: gemv.name(),
+        about: if gemv.gated {
+            "gate and up matrices times eight vectors on tensor cores, and the gated activation"
+        } else {
+            "matrix times eight vectors on tensor cores, with bias and residual if there are such"
+        },
+        oldest: Target::Sm80,
+        build: Box::new(move |target| gemv.kernel(target)),
+        workload: gemv.workload(32, 4096, 1),
+    }
 }
 
 fn entry(gemv: Gemv) -> Entry {
@@ -32,13 +51,12 @@ fn entry(gemv: Gemv) -> Entry {
         },
         oldest: Target::Sm80,
         build: Box::new(move |target| gemv.kernel(target)),
-        workload: workload(gemv, 32, 4096, 1),
+        workload: gemv.workload(32, 4096, 1),
     }
 }
 
-/// A launch with seeded weights and activations. Public to the crate's tests through [`Gemv::workload`].
-fn workload(gemv: Gemv, rows: usize, columns: usize, seed: u64) -> Workload {
-    let dims = gemv.dims(rows, columns, 1).expect("invariant: the shape of a workload is one that its kernel takes");
+/// A launch with seeded weights and activations; `gemv` says of what kind they are.
+fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> Workload {
     let mut noise = Noise::new(seed);
     let weights = random_rows(gemv.format, rows, columns, &mut noise);
     let packed = Packed::matrix(gemv.format, columns, &weights)
@@ -107,6 +125,19 @@ impl Gemv {
     /// # Panics
     /// If the kernel does not take the shape: ask [`dims`](Self::dims) first.
     pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Workload {
-        workload(*self, rows, columns, seed)
+        let dims = self.dims(rows, columns, 1).expect("invariant: the caller asked whether the kernel takes the shape");
+        workload(*self, dims, rows, columns, seed)
+    }
+}
+
+impl GemvMma {
+    /// The same as [`Gemv::workload`], with the same numbers.
+    ///
+    /// # Panics
+    /// If the kernel does not take the shape: ask [`dims`](Self::dims) first.
+    pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Workload {
+        let dims = self.dims(rows, columns).expect("invariant: the caller asked whether the kernel takes the shape");
+        let gemv = Gemv { format: self.format, tokens: MAX_TOKENS, epilogue: self.epilogue() };
+        workload(gemv, dims, rows, columns, seed)
     }
 }

@@ -32,11 +32,7 @@ pub(super) struct ArgMax {
 impl Sink {
     pub(super) fn params(k: &KernelBuilder, gemv: Gemv) -> Self {
         match gemv.epilogue {
-            Epilogue::Store => Self::Store(Store {
-                added: Some(["bias", "residual"].map(|name| k.param_ptr(name, Access::Read, 4))),
-                y: k.param_ptr("y", Access::Write, 4),
-            }),
-            Epilogue::SwiGlu => Self::Store(Store { added: None, y: k.param_ptr("y", Access::Write, 4) }),
+            Epilogue::Store | Epilogue::SwiGlu => Self::Store(Store::params(k, gemv.epilogue == Epilogue::SwiGlu)),
             Epilogue::ArgMax => Self::ArgMax(ArgMax {
                 values: k.param_ptr("partial_values", Access::ReadWrite, 4),
                 rows: k.param_ptr("partial_rows", Access::ReadWrite, 4),
@@ -50,36 +46,47 @@ impl Sink {
 }
 
 /// Row and token of a sum, and whether this lane is the one that stores it.
-struct Owner {
-    row: Reg<U32>,
-    token: Reg<U32>,
-    owns: Reg<Pred>,
+pub(super) struct Owner {
+    pub(super) row: Reg<U32>,
+    pub(super) token: Reg<U32>,
+    pub(super) owns: Reg<Pred>,
 }
 
-fn owner(k: &KernelBuilder, gemv: Gemv, first: Reg<U32>, shape: &Shape, reduced: &Reduced) -> Owner {
-    let per_warp = gemv.rows_per_warp();
-    let (row, token) = (k.add(first, k.rem(reduced.index, per_warp)), k.div(reduced.index, per_warp));
-    let one_of_copies = k.eq(k.and(k.laneid(), reduced.copies - 1), 0);
-    let inside = k.and(k.lt(row, shape.rows), k.lt(token, gemv.tokens));
-    Owner { row, token, owns: k.and(one_of_copies, inside) }
+impl Owner {
+    fn of(k: &KernelBuilder, gemv: Gemv, first: Reg<U32>, shape: &Shape, reduced: &Reduced) -> Self {
+        let per_warp = gemv.rows_per_warp();
+        let (row, token) = (k.add(first, k.rem(reduced.index, per_warp)), k.div(reduced.index, per_warp));
+        let one_of_copies = k.eq(k.and(k.laneid(), reduced.copies - 1), 0);
+        let inside = k.and(k.lt(row, shape.rows), k.lt(token, gemv.tokens));
+        Self { row, token, owns: k.and(one_of_copies, inside) }
+    }
 }
 
 impl Store {
-    pub(super) fn store(&self, k: &KernelBuilder, gemv: Gemv, first: Reg<U32>, shape: &Shape, reduced: Reduced) {
+    pub(super) fn params(k: &KernelBuilder, gated: bool) -> Self {
+        let added = (!gated).then(|| ["bias", "residual"].map(|name| k.param_ptr(name, Access::Read, 4)));
+        Self { added, y: k.param_ptr("y", Access::Write, 4) }
+    }
+
+    pub(super) fn store(&self, k: &KernelBuilder, gemv: Gemv, first: Reg<U32>, shape: &Shape, reduced: &Reduced) {
+        // Gate is the even row of a pair; the sum of its up is as many lanes away as there are copies of a sum.
+        self.write(k, &Owner::of(k, gemv, first, shape, reduced), shape, reduced.sum, reduced.copies);
+    }
+
+    /// Stores a sum of each lane. The lane with the next row is `next_row` lanes away.
+    pub(super) fn write(&self, k: &KernelBuilder, owner: &Owner, shape: &Shape, sum: Reg<F32>, next_row: u32) {
         k.comment("store");
-        let Owner { row, token, owns } = owner(k, gemv, first, shape, &reduced);
-        let Some(added) = self.added else {
-            // Gate is the even row of a pair; the sum of its up is as many lanes away as there are copies of a sum.
-            let up = k.shfl_bfly(reduced.sum, reduced.copies);
+        let &Owner { row, token, owns } = owner;
+        let Some([bias, residual]) = self.added else {
+            let up = k.shfl_bfly(sum, next_row);
             k.if_(k.and(owns, k.eq(k.and(row, 1), 0)), || {
                 let y = k.index(k.row(self.y, token, k.shl(shape.rows, 1)), k.shr(row, 1));
-                k.st(y, k.mul(silu(k, reduced.sum), up));
+                k.st(y, k.mul(silu(k, sum), up));
             });
             return;
         };
         k.if_(owns, || {
-            let y = k.var(reduced.sum);
-            let [bias, residual] = added;
+            let y = k.var(sum);
             let of_token = |ptr: Ptr<F32>| k.index(k.row(ptr, token, k.shl(shape.rows, 2)), row);
             k.if_(k.ne(k.address_of(bias), 0_u64), || k.add_into(y, k.ld_with(k.index(bias, row), PLAIN)));
             // Not through the read-only path: it may be `y`.
@@ -134,7 +141,7 @@ impl ArgMax {
         let mut spread = (k.laneid(), 1);
         k.for_rolled(first, shape.rows, all_warps, |first| {
             let reduced = sums(first);
-            let Owner { row, .. } = owner(k, gemv, first, shape, &reduced);
+            let Owner { row, .. } = Owner::of(k, gemv, first, shape, &reduced);
             // The row is inside or not, and a NaN is never larger.
             let candidate = Candidate { value: k.select(k.lt(row, shape.rows), reduced.sum, f32::NAN), row };
             let now = larger(k, Candidate { value: best.get(), row: best_row.get() }, candidate);

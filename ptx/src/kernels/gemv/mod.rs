@@ -30,6 +30,7 @@
 mod entries;
 mod epilogue;
 mod float;
+pub mod mma;
 mod reduce;
 mod weights;
 
@@ -164,7 +165,7 @@ impl Gemv {
             Sink::ArgMax(sink) => sink.largest(&k, *self, first, &shape, sums),
             Sink::Store(sink) => {
                 k.return_if(k.ge(first, shape.rows));
-                sink.store(&k, *self, first, &shape, sums(first));
+                sink.store(&k, *self, first, &shape, &sums(first));
             }
         }
         k.finish()

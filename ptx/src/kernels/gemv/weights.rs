@@ -10,7 +10,7 @@ use crate::kernels::format::Format;
 
 /// The six bits of a minimum are above those of its scale. They are used where they are, 64 times too large, and the activations'
 /// sums are made 64 times smaller: powers of two change no bit of the product, and a shift per row is saved.
-const MIN_UNIT: f32 = 64.0;
+pub(super) const MIN_UNIT: f32 = 64.0;
 
 /// The planes of a matrix, as parameters or at a row of it.
 #[derive(Debug, Clone, Copy)]
@@ -109,15 +109,20 @@ pub(super) struct Lane {
 impl Lane {
     /// Of the lane that takes blocks `lane`, `lane + 32`, …
     pub(super) fn new(k: &KernelBuilder, format: Format) -> Self {
-        let field = matches!(format, Format::Q4_K | Format::Q5_K).then(|| {
-            let bit = k.mul(k.and(k.laneid(), 7), 12);
-            (k.lt(bit, 32), k.lt(bit, 64), k.and(bit, 31))
-        });
-        Self { field }
+        match format {
+            Format::Q4_K | Format::Q5_K => Self::of_block(k, k.and(k.laneid(), 7)),
+            _ => Self { field: None },
+        }
+    }
+
+    /// For a block of a super-block, 0 to 7.
+    pub(super) fn of_block(k: &KernelBuilder, block: Reg<U32>) -> Self {
+        let bit = k.mul(block, 12);
+        Self { field: Some((k.lt(bit, 32), k.lt(bit, 64), k.and(bit, 31))) }
     }
 
     /// Scale of the block, and [`MIN_UNIT`] times its minimum, as integers.
-    fn fields(self, k: &KernelBuilder, words: [Reg<B32>; 3]) -> Option<[Reg<U32>; 2]> {
+    pub(super) fn fields(self, k: &KernelBuilder, words: [Reg<B32>; 3]) -> Option<[Reg<U32>; 2]> {
         let (first, second, shift) = self.field?;
         let [a, b, c] = words;
         let (low, high) = (k.select(first, a, k.select(second, b, c)), k.select(first, b, c));
