@@ -6,15 +6,26 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`gemv`] | matrix times 1 to 8 vectors, with stores, gated activation or arg-max behind it |
+//! | [`quantize`] | activations to 8-bit codes, or to bfloat16 |
+//! | [`format`](mod@format), [`pack`], [`activation`] | formats of weights, and the planes that kernels read |
+//! | [`ceiling`] | which limit of a GPU binds a kernel, derived from counts |
 //! | [`launch`] | grid, block and dynamic shared memory of a launch; why a shape is refused |
 //! | [`workload`] | a small launch with seeded data, and the work it cannot do without |
 
+pub mod activation;
+pub mod ceiling;
+pub mod format;
+pub mod gemv;
 pub mod launch;
+pub mod pack;
+pub mod quantize;
 pub mod workload;
 
 use crate::interp::{Checks, Module, Schedule};
 use crate::ir::{self, Target};
 
+pub use format::Format;
 pub use launch::{Dims, ShapeError};
 pub use workload::{Run, RunError, Workload};
 
@@ -60,5 +71,5 @@ impl Entry {
 
 /// All kernels that ship, in the order of their families.
 pub fn all() -> Vec<Entry> {
-    Vec::new()
+    [quantize::entries(), gemv::entries()].into_iter().flatten().collect()
 }

@@ -1,5 +1,6 @@
 //! A small launch of a kernel: what tests execute, and what a ceiling is derived from.
 
+use super::format::Format;
 use super::launch::Dims;
 use crate::interp::{
     self, Access, Buffer, Checks, Counts, Gpu, GpuError, Launch, Limits, Module, ParseError, Schedule,
@@ -59,6 +60,15 @@ impl Arg {
     /// A buffer of `bytes` bytes without values that the kernel writes and reads back.
     pub fn scratch(name: &'static str, bytes: usize) -> Self {
         Self::Buffer { name, contents: Contents::Unwritten(bytes), access: Access::ReadWrite }
+    }
+
+    /// Bytes that are passed: the size of a buffer, or 0 for a number.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Buffer { contents: Contents::Bytes(bytes), .. } => bytes.len() as u64,
+            Self::Buffer { contents: Contents::Unwritten(bytes), .. } => *bytes as u64,
+            Self::U32(_) | Self::U64(_) | Self::F32(_) => 0,
+        }
     }
 
     /// A buffer that the kernel reads and writes.
@@ -228,4 +238,27 @@ pub fn bytes_of_f32(values: &[f32]) -> Vec<u8> {
 /// Words as the bytes of a buffer.
 pub fn bytes_of_u32(values: &[u32]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// Rows of weights as a file stores them: random codes and sub-scales, scales that are moderate numbers of either sign.
+pub fn random_rows(format: Format, rows: usize, columns: usize, noise: &mut Noise) -> Vec<u8> {
+    // Where blocks have their f16 numbers.
+    let halves: &[usize] = match format {
+        Format::Q4_0 | Format::Q8_0 | Format::F16 | Format::BF16 => &[0],
+        Format::Q4_1 | Format::Q4_K | Format::Q5_K => &[0, 2],
+        Format::Q6_K => &[208],
+    };
+    let mut bytes = noise.bytes(rows * format.row_bytes(columns));
+    for block in bytes.chunks_exact_mut(format.block_bytes()) {
+        for &at in halves {
+            let value = noise.float() / 16.0;
+            let half = if format == Format::BF16 {
+                half::bf16::from_f32(value).to_le_bytes()
+            } else {
+                half::f16::from_f32(value).to_le_bytes()
+            };
+            block[at..at + 2].copy_from_slice(&half);
+        }
+    }
+    bytes
 }

@@ -1,0 +1,143 @@
+//! What ships of this family, with workloads.
+
+use super::mma::{self, GemvMma};
+use super::{Epilogue, Gemv, MAX_TOKENS};
+use crate::ir::Target;
+use crate::kernels::Entry;
+use crate::kernels::activation;
+use crate::kernels::format::Format;
+use crate::kernels::launch::Dims;
+use crate::kernels::pack::Packed;
+use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, random_rows};
+
+/// Buckets of tokens that ship.
+const TOKENS: [u32; 4] = [1, 2, 4, 8];
+
+/// What ships.
+pub(in crate::kernels) fn entries() -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for epilogue in [Epilogue::Store, Epilogue::SwiGlu, Epilogue::ArgMax] {
+        for format in Format::ALL {
+            entries.extend(TOKENS.map(|tokens| entry(Gemv { format, tokens, epilogue })));
+        }
+    }
+    for gated in [false, true] {
+        entries.extend(mma::FORMATS.map(|format| mma_entry(GemvMma { format, gated })));
+    }
+    entries
+}
+
+fn mma_entry(gemv: GemvMma) -> Entry {
+    Entry {
+        name: gemv.name(),
+        about: if gemv.gated {
+            "gate and up matrices times eight vectors on tensor cores, and the gated activation"
+        } else {
+            "matrix times eight vectors on tensor cores, with bias and residual if there are such"
+        },
+        oldest: Target::Sm80,
+        build: Box::new(move |target| gemv.kernel(target)),
+        workload: gemv.workload(32, 4096, 1),
+    }
+}
+
+fn entry(gemv: Gemv) -> Entry {
+    Entry {
+        name: gemv.name(),
+        about: match gemv.epilogue {
+            Epilogue::Store => "matrix times vectors, with bias and residual if there are such",
+            Epilogue::SwiGlu => "gate and up matrices times vectors, and the gated activation",
+            Epilogue::ArgMax => "matrix times vectors, and the row of the largest value",
+        },
+        oldest: Target::Sm80,
+        build: Box::new(move |target| gemv.kernel(target)),
+        workload: gemv.workload(32, 4096, 1),
+    }
+}
+
+/// A launch with seeded weights and activations; `gemv` says of what kind they are.
+fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> Workload {
+    let mut noise = Noise::new(seed);
+    let weights = random_rows(gemv.format, rows, columns, &mut noise);
+    let packed = Packed::matrix(gemv.format, columns, &weights)
+        .expect("invariant: the rows of a workload have the size of their format");
+    let x = noise.floats(gemv.tokens as usize * columns);
+    let mut args = planes(&packed);
+    let first_activation = args.len();
+    args.extend(activations(gemv.format, &x, columns));
+    let activation_bytes = args[first_activation..].iter().map(Arg::bytes).sum();
+    let tokens = gemv.tokens as usize;
+    let blocks = dims.grid[0] as usize;
+    let output_bytes = match gemv.epilogue {
+        Epilogue::Store => {
+            args.extend([Arg::U64(0), Arg::U64(0), Arg::write("y", 4 * tokens * rows)]);
+            4 * tokens * rows
+        }
+        Epilogue::SwiGlu => {
+            args.push(Arg::write("y", 2 * tokens * rows));
+            2 * tokens * rows
+        }
+        Epilogue::ArgMax => {
+            args.extend([
+                Arg::scratch("partial_values", 4 * tokens * blocks),
+                Arg::scratch("partial_rows", 4 * tokens * blocks),
+                Arg::update("counter", vec![0; 4]),
+                Arg::write("tokens", 4 * tokens),
+            ]);
+            4 * tokens
+        }
+    };
+    args.extend([Arg::U32(rows as u32), Arg::U32(columns as u32)]);
+    let products = (rows * columns * tokens) as u64;
+    let work = Work {
+        weight_bytes: packed.bytes() as u64,
+        activation_bytes,
+        output_bytes: output_bytes as u64,
+        int_ops: if gemv.format.is_float() { 0 } else { 2 * products },
+        float_ops: if gemv.format.is_float() { 2 * products } else { 0 },
+    };
+    Workload { dims, args, work }
+}
+
+/// The planes of a matrix, as arguments: those that its format has.
+pub(in crate::kernels) fn planes(packed: &Packed) -> Vec<Arg> {
+    [("codes", &packed.codes), ("high", &packed.high), ("scales", &packed.scales), ("supers", &packed.supers)]
+        .into_iter()
+        .filter(|(_, plane)| !plane.is_empty())
+        .map(|(name, plane)| Arg::read(name, plane.clone()))
+        .collect()
+}
+
+/// Activations in the form that weights of a format are multiplied with, as arguments. `x`: `[tokens][columns]`.
+fn activations(format: Format, x: &[f32], columns: usize) -> Vec<Arg> {
+    match format {
+        Format::F16 => vec![Arg::read("x", bytes_of_f32(x))],
+        Format::BF16 => {
+            vec![Arg::read("x", x.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect())]
+        }
+        _ => vec![Arg::read("x", activation::encode(x, columns))],
+    }
+}
+
+impl Gemv {
+    /// A launch with weights and activations that follow from a seed, for a grid as small as the shape allows.
+    ///
+    /// # Panics
+    /// If the kernel does not take the shape: ask [`dims`](Self::dims) first.
+    pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Workload {
+        let dims = self.dims(rows, columns, 1).expect("invariant: the caller asked whether the kernel takes the shape");
+        workload(*self, dims, rows, columns, seed)
+    }
+}
+
+impl GemvMma {
+    /// The same as [`Gemv::workload`], with the same numbers.
+    ///
+    /// # Panics
+    /// If the kernel does not take the shape: ask [`dims`](Self::dims) first.
+    pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Workload {
+        let dims = self.dims(rows, columns).expect("invariant: the caller asked whether the kernel takes the shape");
+        let gemv = Gemv { format: self.format, tokens: MAX_TOKENS, epilogue: self.epilogue() };
+        workload(gemv, dims, rows, columns, seed)
+    }
+}

@@ -1,0 +1,124 @@
+//! What the assembler makes of every kernel that ships: registers, spills, shared memory and hot loop, as exact numbers.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Write as _;
+
+use brick_ptx::ir::{Arch, Kernel, Module, Target, Threads};
+use brick_ptx::kernels::{self, Entry};
+use brick_ptx::ptxas::{Resources, Sass, Tools};
+
+const ARCHS: [Arch; 5] = [Arch::Sm80, Arch::Sm86, Arch::Sm89, Arch::Sm90, Arch::Sm100];
+/// What names of kernels begin with.
+const FAMILIES: [&str; 3] = ["gemv", "quantize", "round"];
+/// Registers of a multiprocessor, and most warps of one, on all of these.
+const REGISTERS: u32 = 65536;
+/// Bytes of loads that 4.3 TB/s times 0.75 µs ask of each of 132 multiprocessors.
+const BYTES_IN_FLIGHT: u32 = 24_432;
+
+struct Assembled {
+    entry: Entry,
+    kernel: Kernel,
+    resources: Resources,
+    /// For [`LISTED`] only: the disassembler takes longer than all else.
+    sass: Option<Sass>,
+}
+
+/// The architecture whose machine code is looked at.
+const LISTED: Arch = Arch::Sm90;
+
+/// All kernels whose names begin with `family`, in one module.
+fn assembled(tools: &Tools, family: &str, arch: Arch) -> Vec<Assembled> {
+    // Kernels for newer architectures use dependent launch.
+    let target = if arch >= Arch::Sm90 { Target::Sm90 } else { Target::Sm80 };
+    let mut entries: Vec<Entry> = kernels::all();
+    entries.retain(|entry| entry.name.starts_with(family) && entry.oldest <= target);
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    let kernels: Vec<Kernel> = entries.iter().map(|entry| (entry.build)(target)).collect();
+    let text = brick_ptx::compile(&Module { kernels: kernels.clone() }, target).unwrap();
+    let assembled = tools.assemble(&text, arch).unwrap();
+    let sass = if arch == LISTED { tools.disassemble(&assembled.cubin).unwrap() } else { Vec::new() };
+    let sass = sass.into_iter().map(Some).chain(std::iter::repeat(None));
+    let parts = assembled.resources.into_iter().zip(sass);
+    let all: Vec<Assembled> = entries
+        .into_iter()
+        .zip(kernels)
+        .zip(parts)
+        .map(|((entry, kernel), (resources, sass))| Assembled { entry, kernel, resources, sass })
+        .collect();
+    for a in &all {
+        assert_eq!(a.entry.name, a.resources.kernel);
+        assert!(a.sass.as_ref().is_none_or(|sass| sass.kernel == a.entry.name));
+        let resources = &a.resources;
+        assert_eq!(resources.spill_store_bytes + resources.spill_load_bytes, 0, "{arch} {resources}");
+        assert_eq!(resources.stack_bytes, 0, "{arch} {resources}");
+    }
+    all
+}
+
+fn report(all: &[Assembled], arch: Arch) -> String {
+    let mut report = String::new();
+    for Assembled { resources, sass, .. } in all {
+        write!(report, "{arch} {resources}").unwrap();
+        match sass.as_ref().and_then(|sass| Some(sass.histogram(sass.hot_loop()?))) {
+            Some(hot) => writeln!(report, "; loop of {}: {hot}", hot.0.values().sum::<usize>()).unwrap(),
+            None => writeln!(report).unwrap(),
+        }
+    }
+    report
+}
+
+/// One test of everything, because to assemble is what takes the time.
+#[test]
+fn what_kernels_take() {
+    let Some(tools) = Tools::find_for_tests().unwrap() else { return };
+    for family in FAMILIES {
+        let reports: Vec<String> = std::thread::scope(|scope| {
+            let archs = ARCHS.map(|arch| {
+                let tools = &tools;
+                scope.spawn(move || {
+                    let all = assembled(tools, family, arch);
+                    if arch == LISTED && family == "gemv" {
+                        four_bit_weights_cost_few_instructions(&all);
+                        enough_bytes_are_in_flight(&all);
+                    }
+                    report(&all, arch)
+                })
+            });
+            archs.into_iter().map(|arch| arch.join().unwrap()).collect()
+        });
+        insta::assert_snapshot!(family, reports.concat());
+    }
+    let all = kernels::all();
+    let forgotten = all.iter().find(|entry| !FAMILIES.iter().any(|family| entry.name.starts_with(family)));
+    assert!(forgotten.is_none(), "{} is of no family here", forgotten.unwrap().name);
+}
+
+/// The most common kernel of all costs at most 41 instructions per 16 bytes of codes: a third of what an H200 can issue meanwhile.
+fn four_bit_weights_cost_few_instructions(all: &[Assembled]) {
+    let sass = all.iter().find(|a| a.entry.name == "gemv_q4_k_b1").unwrap().sass.as_ref().unwrap();
+    let hot = sass.hot_loop().unwrap();
+    let histogram = sass.histogram(hot.clone());
+    // A load of codes is eight dp4a.
+    let loads = histogram.count("IDP") / 8;
+    assert_eq!(loads, 4, "{histogram}");
+    assert!(hot.len() <= 41 * loads, "{} instructions for {loads} loads: {histogram}", hot.len());
+}
+
+/// Enough warps fit a multiprocessor to have the bytes under way that its share of the bandwidth asks for.
+fn enough_bytes_are_in_flight(all: &[Assembled]) {
+    for Assembled { entry, kernel, resources, sass } in all {
+        let Threads::Exactly([threads, 1, 1]) = kernel.threads else { panic!("{} has blocks of any size", entry.name) };
+        // Registers are given to warps in units of 256.
+        let per_warp = (resources.registers * 32).next_multiple_of(256);
+        let warps = (REGISTERS / per_warp / (threads / 32) * (threads / 32)).min(64);
+        let sass = sass.as_ref().unwrap();
+        let loads =
+            (sass.loops().into_iter()).map(|range| sass.histogram(range).count("LDG.E.NA.LTC256B.128")).max().unwrap();
+        // Scales are 16 bytes a lane for some formats, but eight lanes share them.
+        let codes = if entry.name.contains("q8_0") { 8 } else { 4 };
+        assert!(loads >= codes, "{}: {loads} loads", entry.name);
+        let bytes = warps * codes as u32 * 512;
+        assert!(bytes >= BYTES_IN_FLIGHT, "{}: {warps} warps have {bytes} bytes under way", entry.name);
+    }
+}

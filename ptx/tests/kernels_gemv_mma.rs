@@ -1,0 +1,85 @@
+//! Eight vectors on tensor cores: the results of the kernels with dp4a, bit for bit.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "kernels/common.rs"]
+mod common;
+
+use brick_ptx::interp::Schedule;
+use brick_ptx::ir::Target;
+use brick_ptx::kernels::Format;
+use brick_ptx::kernels::gemv::Gemv;
+use brick_ptx::kernels::gemv::mma::{FORMATS, GemvMma};
+use brick_ptx::kernels::workload::{Arg, Noise, bytes_of_f32};
+
+#[test]
+fn the_bits_of_dp4a() {
+    for format in FORMATS {
+        for gated in [false, true] {
+            let mma = GemvMma { format, gated };
+            let dp4a = Gemv { format, tokens: 8, epilogue: mma.epilogue() };
+            let reference = common::module(dp4a.kernel(Target::Sm80), Target::Sm80);
+            for target in Target::ALL {
+                let module = common::module(mma.kernel(target), target);
+                // One group that is not whole; several, the last not whole; rows that are not whole blocks; more groups than stages.
+                for (i, (rows, columns)) in [(2, 256), (34, 1536), (48, 768), (6, 5376)].into_iter().enumerate() {
+                    let seed = 60 + i as u64;
+                    let expected = common::run(
+                        &dp4a.workload(rows, columns, seed),
+                        &reference,
+                        &dp4a.name(),
+                        Schedule::RoundRobin,
+                    );
+                    let schedules = if i == 1 { common::SCHEDULES.to_vec() } else { vec![common::SCHEDULES[i]] };
+                    for schedule in schedules {
+                        let found = common::run(&mma.workload(rows, columns, seed), &module, &mma.name(), schedule);
+                        let [found, expected] = [
+                            found,
+                            common::run(
+                                &dp4a.workload(rows, columns, seed),
+                                &reference,
+                                &dp4a.name(),
+                                Schedule::RoundRobin,
+                            ),
+                        ]
+                        .map(|run| run.f32s("y").unwrap());
+                        assert_eq!(found, expected, "{} {rows}x{columns}", mma.name());
+                    }
+                    assert!(expected.f32s("y").unwrap().iter().any(|&y| y != 0.0));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bias_and_residual() {
+    let (rows, columns) = (40, 512);
+    let mut noise = Noise::new(3);
+    let (bias, residual) = (bytes_of_f32(&noise.floats(rows)), bytes_of_f32(&noise.floats(8 * rows)));
+    let mma = GemvMma { format: Format::Q4_K, gated: false };
+    let dp4a = Gemv { format: Format::Q4_K, tokens: 8, epilogue: mma.epilogue() };
+    let [found, expected] = [
+        (mma.workload(rows, columns, 1), mma.kernel(Target::Sm80), mma.name()),
+        (dp4a.workload(rows, columns, 1), dp4a.kernel(Target::Sm80), dp4a.name()),
+    ]
+    .map(|(mut workload, kernel, name)| {
+        let first = workload.args.len() - 5;
+        workload.args[first] = Arg::read("bias", bias.clone());
+        workload.args[first + 1] = Arg::read("residual", residual.clone());
+        let module = common::module(kernel, Target::Sm80);
+        common::run(&workload, &module, &name, Schedule::Seeded(5)).f32s("y").unwrap()
+    });
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn shapes_that_are_refused() {
+    let mma = GemvMma { format: Format::Q8_0, gated: true };
+    let refused = |rows, columns| mma.dims(rows, columns).unwrap_err().to_string();
+    assert_eq!(
+        refused(3, 256),
+        "kernel `gemv_mma_swiglu_q8_0_b8` takes rows that is a multiple of 2, at most 16777216, found 3"
+    );
+    assert!(refused(4, 896).contains("columns that is a multiple of 256"));
+}
