@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use brick_ptx::interp::{Checks, Counts, Schedule};
 use brick_ptx::ir::{Arch, Module, Target};
+use brick_ptx::kernels::ceiling::{self, Ceiling, Needs};
 use brick_ptx::kernels::{self, Entry};
 use brick_ptx::ptxas::{Histogram, PtxasError, Resources, Tools};
 use serde::Serialize;
@@ -47,7 +48,7 @@ pub(super) fn ptx(args: &PtxArgs) -> anyhow::Result<ExitCode> {
             output::print_json(&found)?;
         }
         (true, json) => {
-            let explained = Explained::of(entry, target, arch, &text)?;
+            let explained = Explained::of(entry, arch, &text)?;
             if json { output::print_json(&explained)? } else { output::print(&explained.text()?)? }
         }
     }
@@ -90,7 +91,7 @@ struct Text<'a> {
 struct Explained<'a> {
     kernel: &'a str,
     about: &'a str,
-    /// Of the text.
+    /// Of the text that was counted.
     target: String,
     /// Of the machine code.
     arch: String,
@@ -99,6 +100,31 @@ struct Explained<'a> {
     counted: Counted,
     /// By NVIDIA's assembler, or why not.
     hardware: Hardware,
+    /// Derived from the counts: nothing of it was measured on a GPU.
+    ceilings: Vec<Bound>,
+}
+
+/// What limits a kernel on a GPU, if nothing else does.
+#[derive(Serialize)]
+struct Bound {
+    gpu: &'static str,
+    bound_by: String,
+    /// Of the memory's bandwidth, what is left to the kernel.
+    bandwidth_fraction: f64,
+    #[serde(skip)]
+    words: String,
+}
+
+impl Bound {
+    fn of(entry: &Entry, counts: &Counts) -> Vec<Self> {
+        let needs = Needs::of(&entry.workload.work, counts);
+        let of = |gpu| {
+            let ceiling = Ceiling::new(gpu, needs);
+            let (bound_by, words) = (ceiling.bound().to_string(), ceiling.to_string());
+            Self { gpu: gpu.name, bound_by, bandwidth_fraction: ceiling.bandwidth_fraction(), words }
+        };
+        [ceiling::H200, ceiling::A100, ceiling::RTX_4090].into_iter().map(of).collect()
+    }
 }
 
 #[derive(Serialize)]
@@ -143,13 +169,13 @@ enum Hardware {
 }
 
 impl<'a> Explained<'a> {
-    fn of(entry: &'a Entry, target: Target, arch: Arch, text: &str) -> anyhow::Result<Self> {
+    fn of(entry: &'a Entry, arch: Arch, text: &str) -> anyhow::Result<Self> {
         let run = entry.run(Schedule::RoundRobin, Checks::Full)?;
         let dims = entry.workload.dims;
         Ok(Self {
             kernel: &entry.name,
             about: entry.about,
-            target: target.to_string(),
+            target: entry.oldest.to_string(),
             arch: arch.to_string(),
             launch: Launch {
                 grid: dims.grid,
@@ -159,6 +185,7 @@ impl<'a> Explained<'a> {
             },
             counted: Counted::of(&run.counts),
             hardware: hardware(&entry.name, arch, text),
+            ceilings: Bound::of(entry, &run.counts),
         })
     }
 
@@ -168,11 +195,19 @@ impl<'a> Explained<'a> {
         let threads: u32 = block.iter().product();
         writeln!(s, "{}: {}", self.kernel, self.about)?;
         writeln!(s, "\nlaunch (the small one that tests run)")?;
-        writeln!(s, "  grid {x} x {y} x {z}, {threads} threads a block, {dynamic_shared_bytes} B of dynamic shared memory")?;
+        writeln!(
+            s,
+            "  grid {x} x {y} x {z}, {threads} threads a block, {dynamic_shared_bytes} B of dynamic shared memory"
+        )?;
         writeln!(s, "  {needed_bytes} B it cannot do without (derived)")?;
         let c = &self.counted;
         writeln!(s, "\ncounted in the interpreter, {}", self.target)?;
-        writeln!(s, "  {} instructions of warps, {:.1} % of lanes active", c.warp_instructions, 100.0 * c.active_lanes)?;
+        writeln!(
+            s,
+            "  {} instructions of warps, {:.1} % of lanes active",
+            c.warp_instructions,
+            100.0 * c.active_lanes
+        )?;
         for (class, n) in &c.classes {
             writeln!(s, "    {class:<12} {n:>8}")?;
         }
@@ -195,6 +230,10 @@ impl<'a> Explained<'a> {
                 }
             }
             Hardware::Unavailable { reason } => writeln!(s, "  unavailable: {reason}")?,
+        }
+        writeln!(s, "\nceilings, without launch latency")?;
+        for ceiling in &self.ceilings {
+            writeln!(s, "  {}", ceiling.words)?;
         }
         Ok(s)
     }

@@ -16,6 +16,7 @@ mod help;
 mod inspect;
 mod otlp;
 mod profile;
+mod ptx;
 mod real;
 mod registry;
 mod report;
