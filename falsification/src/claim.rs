@@ -17,6 +17,8 @@ pub enum Family {
     Budget,
     /// What kernels and models compute (F041–F051).
     Backend,
+    /// Kernels of GPUs (F061, F065–F073).
+    Gpu,
     /// The profiler (F101-P–F110-P).
     Profiler,
     /// The execution graph (F111-G–F127-G).
@@ -39,10 +41,11 @@ pub enum Family {
 
 impl Family {
     /// Every family, in the order of the board.
-    pub const ALL: [Family; 12] = [
+    pub const ALL: [Family; 13] = [
         Self::Brick,
         Self::Budget,
         Self::Backend,
+        Self::Gpu,
         Self::Profiler,
         Self::ExecutionGraph,
         Self::Tracing,
@@ -60,6 +63,7 @@ impl Family {
             Self::Brick => "brick contract",
             Self::Budget => "token budgets",
             Self::Backend => "backend correctness",
+            Self::Gpu => "GPU kernels",
             Self::Profiler => "profiler",
             Self::ExecutionGraph => "execution graph",
             Self::Tracing => "value tracing",

@@ -5,6 +5,7 @@ mod brick;
 mod budget;
 mod execution_graph;
 mod fixtures;
+mod gpu;
 mod live;
 mod package;
 mod performance;
@@ -24,6 +25,7 @@ pub fn registry() -> Vec<Claim> {
         package::CLAIMS,
         budget::CLAIMS,
         backend::CLAIMS,
+        gpu::CLAIMS,
         profiler::CLAIMS,
         execution_graph::CLAIMS,
         tiles::CLAIMS,
