@@ -24,28 +24,16 @@ fn the_bits_of_dp4a() {
                 // One group that is not whole; several, the last not whole; rows that are not whole blocks; more groups than stages.
                 for (i, (rows, columns)) in [(2, 256), (34, 1536), (48, 768), (6, 5376)].into_iter().enumerate() {
                     let seed = 60 + i as u64;
-                    let expected = common::run(
-                        &dp4a.workload(rows, columns, seed),
-                        &reference,
-                        &dp4a.name(),
-                        Schedule::RoundRobin,
-                    );
+                    let workload = dp4a.workload(rows, columns, seed);
+                    let expected = common::run(&workload, &reference, &dp4a.name(), Schedule::RoundRobin);
+                    let expected = expected.f32s("y").unwrap();
+                    // A gate far below zero makes nothing of its up, but not everywhere.
+                    assert!(2 * expected.iter().filter(|y| **y != 0.0).count() > expected.len());
                     let schedules = if i == 1 { common::SCHEDULES.to_vec() } else { vec![common::SCHEDULES[i]] };
                     for schedule in schedules {
                         let found = common::run(&mma.workload(rows, columns, seed), &module, &mma.name(), schedule);
-                        let [found, expected] = [
-                            found,
-                            common::run(
-                                &dp4a.workload(rows, columns, seed),
-                                &reference,
-                                &dp4a.name(),
-                                Schedule::RoundRobin,
-                            ),
-                        ]
-                        .map(|run| run.f32s("y").unwrap());
-                        assert_eq!(found, expected, "{} {rows}x{columns}", mma.name());
+                        assert_eq!(found.f32s("y").unwrap(), expected, "{} {rows}x{columns}", mma.name());
                     }
-                    assert!(expected.f32s("y").unwrap().iter().any(|&y| y != 0.0));
                 }
             }
         }

@@ -55,7 +55,7 @@ pub fn quantize_q8(target: Target) -> Kernel {
             k.set(*value, x);
         }
     });
-    let x = values.map(|v| v.get());
+    let x = values.map(crate::build::Var::get);
     let magnitude = x.map(|x| k.and(k.bitcast::<F32, U32>(x), 0x7fff_ffff));
     let largest = magnitude[1..].iter().fold(magnitude[0], |m, &v| k.max(m, v));
     let largest = over_lanes(&k, largest, &[4, 2, 1], |a, b| k.max(a, b));

@@ -17,11 +17,11 @@
 //! that the eight rows and tokens of a fragment are in different banks.
 //!
 //! # The ceiling
-//! Bandwidth: about 40 instructions per mma, two of which stand for a load of 512 bytes of four-bit codes, of 124 issue slots. One
-//! block has 32 to 60 KiB under way.
+//! Bandwidth: 49 instructions per mma of Q4_K, two of which stand for a load of 512 bytes of codes, of 124 issue slots (with dp4a: 148,
+//! and 128 cycles of its unit). One block has 45 to 60 KiB under way.
 
 use super::epilogue::{Owner, Store};
-use super::weights::{Lane, MIN_UNIT};
+use super::weights::MIN_UNIT;
 use super::{Epilogue, MAX_TOKENS, Shape, TILE};
 use crate::build::{B32, F16, F16x2, F32, KernelBuilder, Ptr, Reg, S32, SharedSpace, U32, Var};
 use crate::ir::{Access, Kernel, Signedness, Target, Threads};
@@ -33,6 +33,8 @@ use crate::kernels::launch::{Dims, ShapeError};
 pub const WARPS: u32 = 8;
 /// Rows of a block.
 pub const ROWS: u32 = 32;
+/// Blocks of a group.
+const BLOCKS: u32 = 32;
 /// Bytes of scales per row and group.
 const ROW_SCALES: u32 = 64;
 
@@ -60,16 +62,16 @@ impl GemvMma {
     }
 
     /// Bytes of codes per row and group.
-    fn row_codes(&self) -> u32 {
+    fn row_codes(self) -> u32 {
         if self.format == Format::Q8_0 { 1024 } else { 512 }
     }
 
     /// Groups that are in shared memory at once: as many as fit the 99 KiB of the smallest architectures.
-    fn stages(&self) -> u32 {
+    fn stages(self) -> u32 {
         if self.format == Format::Q8_0 { 2 } else { 3 }
     }
 
-    fn stage_bytes(&self) -> u32 {
+    fn stage_bytes(self) -> u32 {
         ROWS * (self.row_codes() + ROW_SCALES) + MAX_TOKENS * TILE
     }
 
@@ -104,14 +106,13 @@ impl GemvMma {
             columns: k.param_u32_multiple_of("columns", 256),
         };
         let ring = k.dynamic_shared::<B32>("ring", self.stages() * self.stage_bytes());
-        let parts = k.shared::<F32>("parts", WARPS * 4 * 32);
+        let decoded = (self.format == Format::Q4_K).then(|| k.shared::<F32>("decoded", 2 * ROWS * BLOCKS));
 
         let first_row = k.mul(k.ctaid(), ROWS);
         let blocks = k.shr(shape.columns, 5);
         let last_row = k.sub(shape.rows, 1);
         let copy = Copy { gemv: *self, codes, scales, x, first_row, last_row, blocks };
         let groups = k.shr(k.add(blocks, 31), 5);
-        let stage_at = |step: Reg<U32>| k.index_by(ring, k.rem(step, self.stages()), self.stage_bytes());
         if target >= Target::Sm90 {
             k.comment("weights do not depend on the kernel before; activations do");
             k.if_(k.gt(groups, 0), || copy.weights(&k, ring, k.value(0)));
@@ -131,23 +132,40 @@ impl GemvMma {
 
         let acc: [[Var<F32>; 4]; 8] = std::array::from_fn(|_| std::array::from_fn(|_| k.var(0.0)));
         let warp = Warp::new(&k, *self);
+        let bytes = self.stages() * self.stage_bytes();
+        let (now, ahead) = (k.var(0), k.var((self.stages() - 1) * self.stage_bytes()));
+        let next = |stage: Var<U32>| {
+            let next = k.add(stage, self.stage_bytes());
+            k.set(stage, k.select(k.eq(next, bytes), 0, next));
+        };
         k.for_rolled(0, groups, 1, |step| {
             k.cp_async_wait(self.stages() - 2);
             k.barrier();
             k.comment("begin the copies that go where everybody has read");
-            let ahead = k.add(step, self.stages() - 1);
-            k.if_(k.lt(ahead, groups), || {
-                copy.weights(&k, stage_at(ahead), ahead);
-                copy.activations(&k, stage_at(ahead), ahead);
+            let later = k.add(step, self.stages() - 1);
+            k.if_(k.lt(later, groups), || {
+                let stage = k.displace(ring, ahead.get());
+                copy.weights(&k, stage, later);
+                copy.activations(&k, stage, later);
             });
             k.cp_async_commit();
-            warp.multiply(&k, stage_at(step), &acc);
+            let stage = k.displace(ring, now.get());
+            if let Some(decoded) = decoded {
+                self.decode(&k, stage, decoded);
+                k.barrier();
+            }
+            warp.multiply(&k, stage, decoded, &acc);
+            next(now);
+            next(ahead);
         });
 
+        // 99 KiB have no room for both: the partial sums take the place of the scales.
+        let parts = decoded.unwrap_or_else(|| k.shared::<F32>("parts", WARPS * 4 * 32));
+        k.barrier();
         k.comment("the tree over blocks 16, 8 and 4 apart is in registers, over 2 and 1 in other warps");
         for i in 0..4 {
-            let of_j = |j: usize| acc[j][i].get();
-            let by16: [_; 4] = std::array::from_fn(|j| k.add(of_j(j), of_j(j + 4)));
+            let of_j = acc.map(|of_block| of_block[i].get());
+            let by16: [_; 4] = std::array::from_fn(|j| k.add(of_j[j], of_j[j + 4]));
             let by8: [_; 2] = std::array::from_fn(|j| k.add(by16[j], by16[j + 2]));
             let by4 = k.add(by8[0], by8[1]);
             k.st(k.index(parts, k.mad(k.warp(), 4 * 32, k.laneid())).at(32 * i as i32), by4);
@@ -188,15 +206,16 @@ impl Copy {
         let row_bytes = k.mul(self.blocks, 16 * halves);
         let block = k.add(first_block, lane);
         let read = k.select::<U32>(k.lt(block, self.blocks), 16, 0);
-        // A warp copies a row of codes, a chunk per lane, and goes on with the row eight further.
+        // A warp copies a row of codes, a chunk per lane, and goes on with the row eight further: its place has the same remainder.
+        let place = k.mad(k.xor(lane, k.warp()), 16, k.mul(k.warp(), self.gemv.row_codes()));
+        let to = k.displace(stage, place);
         for pass in 0..ROWS / WARPS {
-            let row = k.add(k.warp(), WARPS * pass);
-            let from = k.index_by(k.row(self.codes, self.row(k, row), row_bytes), block, 16);
-            let to = k.index_by(stage, row, self.gemv.row_codes());
+            let row = self.row(k, k.add(k.warp(), WARPS * pass));
+            let from = k.index_by(k.row(self.codes, row, row_bytes), block, 16);
+            let to = to.offset((WARPS * pass * self.gemv.row_codes()) as i32);
             for half in 0..halves {
                 let from = if half == 0 { from } else { k.index_by(from, self.blocks, 16) };
-                let place = k.xor(lane, k.and(row, 7));
-                k.cp_async_zfill(k.index_by(to, place, 16).offset(512 * half as i32), from, read);
+                k.cp_async_zfill(to.offset(512 * half as i32), from, read);
             }
         }
         k.if_(k.lt(k.warp(), 4), || {
@@ -237,16 +256,51 @@ fn scale_place(k: &KernelBuilder, row: Reg<U32>, chunk: Reg<U32>) -> Reg<U32> {
     k.xor(chunk, k.and(k.shr(row, 1), 3))
 }
 
-/// What a lane knows of its fragments: `g` is a row and a token of them, `t` a word of a half of a block.
+impl GemvMma {
+    /// Decodes scale and minimum of every row and block of a group: pairs of floats, `[32 blocks][32 rows]`. What eight warps would do
+    /// four times over is done once.
+    fn decode(self, k: &KernelBuilder, stage: Ptr<B32, SharedSpace>, to: Ptr<F32, SharedSpace>) {
+        k.comment("scales and minimums of the group");
+        // A lane has a row, a warp has four blocks: one half of a super-block.
+        let (row, warp) = (k.laneid(), k.warp());
+        let of_row = k.index_by(stage, row, ROW_SCALES).offset((ROWS * self.row_codes()) as i32);
+        let [d, a, b, c] = k.ld4(k.index_by(of_row, scale_place(k, row, k.shr(warp, 1)), 16));
+        let [d, dmin] = k.f16x2_to_f32(d.as_ty::<F16x2>());
+        let second_half = k.ne(k.and(warp, 1), 0);
+        // Four fields are 48 bits, from bit 0 or from bit 48.
+        let low = k.select(second_half, k.shf_right(b, c, 16), a);
+        let high = k.select(second_half, k.shr(c, 16), b);
+        let to = k.index_by(k.index_by(to, warp, 4 * 8 * ROWS), row, 8);
+        for block in 0..4 {
+            let field = match block {
+                3 => k.shr(high, 4),
+                _ => k.shf_right(low, high, 12 * block),
+            };
+            let (scale, min) = (k.and(field.as_ty::<U32>(), 63), k.and(field.as_ty::<U32>(), 0xfc0));
+            let min = k.mul(k.mul(dmin, k.to_f32(min)), -1.0 / MIN_UNIT);
+            k.st2(to.at(2 * (ROWS * block) as i32), [k.mul(d, k.to_f32(scale)), min]);
+        }
+    }
+}
+
+/// Where a lane finds its parts of a stage. `g` is a row and a token of its fragments, `t` a word of a half of a block.
+///
+/// A warp takes blocks `q`, `q + 4`, …: of each super-block two, whose places differ in a bit that the swizzle may turn. So there are two
+/// addresses of everything, and super-blocks are constant distances.
 struct Warp {
     gemv: GemvMma,
-    g: Reg<U32>,
-    t: Reg<U32>,
-    first_row: Reg<U32>,
-    /// Which of four blocks.
-    quarter: Reg<U32>,
-    /// Of the two blocks of a super-block that this warp takes.
-    fields: [Lane; 2],
+    /// Words of codes and of activations, from their rows' or tokens' beginning.
+    words: [Reg<U32>; 2],
+    /// Codes of row `g`.
+    row: Reg<U32>,
+    /// Codes of token `g`.
+    token: Reg<U32>,
+    /// Scale and sums of tokens `2t` and `2t + 1`.
+    sums: [[Reg<U32>; 2]; 2],
+    /// Scales of row `g`: of the first super-block, or of block `q` where they are decoded.
+    scales: Reg<U32>,
+    /// Byte of block `q` in the scales of a super-block, where they are not decoded.
+    scale: Reg<U32>,
 }
 
 /// Scale and minimum of a row.
@@ -258,46 +312,68 @@ struct RowScales {
 
 impl Warp {
     fn new(k: &KernelBuilder, gemv: GemvMma) -> Self {
-        let quarter = k.and(k.warp(), 3);
+        let (g, t, q) = (k.shr(k.laneid(), 2), k.and(k.laneid(), 3), k.and(k.warp(), 3));
+        let row = k.mad(k.shr(k.warp(), 2), 16, g);
+        let blocks = [0, 4].map(|odd| k.add(q, odd));
+        let scales = if gemv.format == Format::Q4_K {
+            k.mad(q, 8 * ROWS, k.mul(row, 8))
+        } else {
+            let first = k.mad(scale_place(k, row, k.value(0)), 16, k.mul(row, ROW_SCALES));
+            k.add(first, ROWS * gemv.row_codes())
+        };
         Self {
             gemv,
-            g: k.shr(k.laneid(), 2),
-            t: k.and(k.laneid(), 3),
-            first_row: k.shl(k.shr(k.warp(), 2), 4),
-            quarter,
-            fields: [0, 4].map(|block| Lane::of_block(k, k.add(quarter, block))),
+            words: blocks.map(|block| k.mad(k.xor(block, g), 16, k.mul(t, 4))),
+            row: k.mul(row, gemv.row_codes()),
+            token: k.mul(g, TILE),
+            sums: blocks.map(|block| {
+                [0, 1].map(|odd| {
+                    let token = k.mad(t, 2, odd);
+                    k.mad(token, TILE, k.mul(k.xor(block, token), 16))
+                })
+            }),
+            scales,
+            scale: k.shl(q, 1),
         }
     }
 
-    /// Multiplies a group: `acc[j]` belongs to its block `4j + quarter`.
-    fn multiply(&self, k: &KernelBuilder, stage: Ptr<B32, SharedSpace>, acc: &[[Var<F32>; 4]; 8]) {
-        let rows = [0, 8].map(|half| k.add(self.first_row, k.add(self.g, half)));
-        let x = activations_of(self.gemv, stage);
-        for (super_block, acc) in acc.chunks_exact(2).enumerate() {
-            let loaded = rows.map(|row| self.load_scales(k, stage, row, super_block as u32));
-            for (odd, acc) in acc.iter().enumerate() {
-                let block = k.add(self.quarter, 8 * super_block as u32 + 4 * odd as u32);
-                let scales: [RowScales; 2] = loaded.map(|of_row| of_row.of(k, self, odd));
-                self.block(k, stage, x, block, rows, scales, acc);
-            }
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)] // the parts of a fragment
-    fn block(
+    /// Multiplies a group: `acc[j]` belongs to its block `4j + q`.
+    fn multiply(
         &self,
         k: &KernelBuilder,
         stage: Ptr<B32, SharedSpace>,
-        x: Ptr<B32, SharedSpace>,
-        block: Reg<U32>,
-        rows: [Reg<U32>; 2],
-        scales: [RowScales; 2],
-        acc: &[Var<F32>; 4],
+        decoded: Option<Ptr<F32, SharedSpace>>,
+        acc: &[[Var<F32>; 4]; 8],
     ) {
-        // All rows and tokens of a lane's words have the same remainder by eight, but for the tokens of its sums.
-        let chunk = k.xor(block, self.g);
-        let word = |row: Ptr<B32, SharedSpace>| k.index(k.index_by(row, chunk, 16), self.t);
-        let codes = rows.map(|row| word(k.index_by(stage, row, self.gemv.row_codes())));
+        let x = activations_of(self.gemv, stage);
+        let fragments: [Fragment; 2] = std::array::from_fn(|odd| Fragment {
+            codes: k.displace(k.displace(stage, self.words[odd]), self.row),
+            x: k.displace(k.displace(x, self.words[odd]), self.token),
+            sums: self.sums[odd].map(|sums| k.displace(x, sums).offset(activation::SCALES as i32)),
+        });
+        let scales = decoded.map(|decoded| k.displace(decoded, self.scales));
+        let halves = k.displace(stage, self.scales);
+        for (j, acc) in acc.iter().enumerate() {
+            let (super_block, odd) = (j as u32 / 2, j as u32 % 2);
+            let scales = match scales {
+                Some(scales) => [0, 8].map(|row| {
+                    let [scale, min] = k.ld2(scales.at((2 * (ROWS * 4 * j as u32 + row)) as i32));
+                    RowScales { scale, min: Some(min) }
+                }),
+                None => [0, 8].map(|row| {
+                    // The place of a chunk is its number XOR a constant of the lane, and rows are aligned to four chunks.
+                    let chunk = k.xor(k.address_of(halves), 16 * super_block);
+                    let at = Ptr::<F16, SharedSpace>::from_address(k.add(chunk, self.scale));
+                    let scale = k.ld(at.at(4 * odd as i32).offset((ROW_SCALES * row) as i32));
+                    RowScales { scale: k.f16_to_f32(scale), min: None }
+                }),
+            };
+            self.block(k, fragments[j % 2].at(super_block), scales, acc);
+        }
+    }
+
+    fn block(&self, k: &KernelBuilder, at: Fragment, scales: [RowScales; 2], acc: &[Var<F32>; 4]) {
+        let codes = [0, 8].map(|row| at.codes.offset((row * self.gemv.row_codes()) as i32));
         let (a, sign) = if self.gemv.format == Format::Q8_0 {
             let [first, second] = [0, 512].map(|half| codes.map(|row| k.ld(row.offset(half))));
             ([first[0], first[1], second[0], second[1]], Signedness::Signed)
@@ -307,15 +383,8 @@ impl Warp {
             let high = both.map(|word| k.and(k.shr(word, 4), 0x0f0f_0f0f));
             ([low[0], low[1], high[0], high[1]], Signedness::Unsigned)
         };
-        let of_token = word(k.index_by(x, self.g, TILE));
-        let b = [0, 512].map(|half| k.ld(of_token.offset(half)));
-
-        // The sums are of tokens 2t and 2t + 1.
-        let tokens = [0, 1].map(|odd| {
-            let token = k.mad(self.t, 2, odd);
-            let at = k.index_by(k.index_by(x, token, TILE), k.xor(block, token), 16);
-            k.ld4(at.offset(activation::SCALES as i32))
-        });
+        let b = [0, 512].map(|half| k.ld(at.x.offset(half)));
+        let tokens = at.sums.map(|sums| k.ld4(sums));
         let start = tokens.map(|[_, _, _, whole]| match self.gemv.format {
             Format::Q4_0 => k.mul(whole.as_ty::<S32>(), -8),
             _ => k.value(0),
@@ -326,40 +395,24 @@ impl Warp {
             let of_row = scales[i / 2];
             k.fma_into(*acc, k.to_f32(sum), k.mul(of_row.scale, scale));
             if let Some(min) = of_row.min {
-                k.fma_into(*acc, min, k.mul(scaled, 1.0 / MIN_UNIT));
+                k.fma_into(*acc, min, scaled);
             }
         }
     }
-
-    fn load_scales(&self, k: &KernelBuilder, stage: Ptr<B32, SharedSpace>, row: Reg<U32>, chunk: u32) -> Loaded {
-        let of_row = k.index_by(stage, row, ROW_SCALES).offset((ROWS * self.gemv.row_codes()) as i32);
-        let at = k.index_by(of_row, scale_place(k, row, k.value(chunk)), 16);
-        if self.gemv.format == Format::Q4_K { Loaded::Fields(k.ld4(at)) } else { Loaded::Halves(at.cast()) }
-    }
 }
 
-/// The scales of a row for eight blocks.
+/// Where the parts of a block's fragments are.
 #[derive(Clone, Copy)]
-enum Loaded {
-    Fields([Reg<B32>; 4]),
-    Halves(Ptr<F16, SharedSpace>),
+struct Fragment {
+    codes: Ptr<B32, SharedSpace>,
+    x: Ptr<B32, SharedSpace>,
+    sums: [Ptr<B32, SharedSpace>; 2],
 }
 
-impl Loaded {
-    /// Of block `quarter + 4 · odd`.
-    fn of(self, k: &KernelBuilder, warp: &Warp, odd: usize) -> RowScales {
-        match self {
-            Self::Halves(scales) => {
-                RowScales { scale: k.f16_to_f32(k.ld(k.index(scales.at(4 * odd as i32), warp.quarter))), min: None }
-            }
-            Self::Fields([d, a, b, c]) => {
-                let [d, dmin] = k.f16x2_to_f32(d.as_ty::<F16x2>());
-                let [scale, min] = warp.fields[odd]
-                    .fields(k, [a, b, c])
-                    .expect("invariant: lanes made for a block know where its fields are");
-                let min = k.neg(k.mul(dmin, k.to_f32(min)));
-                RowScales { scale: k.mul(d, k.to_f32(scale)), min: Some(min) }
-            }
-        }
+impl Fragment {
+    /// That many super-blocks further: eight chunks.
+    fn at(self, super_block: u32) -> Self {
+        let further = |ptr: Ptr<B32, SharedSpace>| ptr.offset((128 * super_block) as i32);
+        Self { codes: further(self.codes), x: further(self.x), sums: self.sums.map(further) }
     }
 }

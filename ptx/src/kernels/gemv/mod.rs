@@ -171,7 +171,7 @@ impl Gemv {
         k.finish()
     }
 
-    fn about(&self) -> String {
+    fn about(self) -> String {
         let Self { format, tokens, epilogue } = self;
         let result = match epilogue {
             Epilogue::Store => "y = W x (+ bias) (+ residual)",

@@ -109,20 +109,15 @@ pub(super) struct Lane {
 impl Lane {
     /// Of the lane that takes blocks `lane`, `lane + 32`, …
     pub(super) fn new(k: &KernelBuilder, format: Format) -> Self {
-        match format {
-            Format::Q4_K | Format::Q5_K => Self::of_block(k, k.and(k.laneid(), 7)),
-            _ => Self { field: None },
-        }
-    }
-
-    /// For a block of a super-block, 0 to 7.
-    pub(super) fn of_block(k: &KernelBuilder, block: Reg<U32>) -> Self {
-        let bit = k.mul(block, 12);
-        Self { field: Some((k.lt(bit, 32), k.lt(bit, 64), k.and(bit, 31))) }
+        let field = matches!(format, Format::Q4_K | Format::Q5_K).then(|| {
+            let bit = k.mul(k.and(k.laneid(), 7), 12);
+            (k.lt(bit, 32), k.lt(bit, 64), k.and(bit, 31))
+        });
+        Self { field }
     }
 
     /// Scale of the block, and [`MIN_UNIT`] times its minimum, as integers.
-    pub(super) fn fields(self, k: &KernelBuilder, words: [Reg<B32>; 3]) -> Option<[Reg<U32>; 2]> {
+    fn fields(self, k: &KernelBuilder, words: [Reg<B32>; 3]) -> Option<[Reg<U32>; 2]> {
         let (first, second, shift) = self.field?;
         let [a, b, c] = words;
         let (low, high) = (k.select(first, a, k.select(second, b, c)), k.select(first, b, c));
