@@ -7,10 +7,25 @@ use std::fmt::Write as _;
 use brick_ptx::ir::{Arch, Kernel, Module, Target, Threads};
 use brick_ptx::kernels::{self, Entry};
 use brick_ptx::ptxas::{Resources, Sass, Tools};
+use brick_ptx::valid::fits_shared;
 
 const ARCHS: [Arch; 5] = [Arch::Sm80, Arch::Sm86, Arch::Sm89, Arch::Sm90, Arch::Sm100];
 /// What names of kernels begin with.
-const FAMILIES: [&str; 3] = ["gemv", "quantize", "round"];
+const FAMILIES: [&str; 13] = [
+    "gemv",
+    "quantize",
+    "round",
+    "add",
+    "advance",
+    "argmax",
+    "attention",
+    "embed",
+    "gate",
+    "rms_norm",
+    "rope",
+    "softmax",
+    "top_k",
+];
 /// Registers of a multiprocessor, and most warps of one, on all of these.
 const REGISTERS: u32 = 65536;
 /// Bytes of loads that 4.3 TB/s times 0.75 µs ask of each of 132 multiprocessors.
@@ -35,6 +50,9 @@ fn assembled(tools: &Tools, family: &str, arch: Arch) -> Vec<Assembled> {
     entries.retain(|entry| entry.name.starts_with(family) && entry.oldest <= target);
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     let kernels: Vec<Kernel> = entries.iter().map(|entry| (entry.build)(target)).collect();
+    for kernel in &kernels {
+        fits_shared(kernel, arch).unwrap();
+    }
     let text = brick_ptx::compile(&Module { kernels: kernels.clone() }, target).unwrap();
     let assembled = tools.assemble(&text, arch).unwrap();
     let sass = if arch == LISTED { tools.disassemble(&assembled.cubin).unwrap() } else { Vec::new() };

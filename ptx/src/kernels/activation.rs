@@ -9,7 +9,8 @@
 //! | `512·h + 16·b ..` | 16 codes: half `h` of block `b` of the group |
 //! | `1024 + 16·b ..` | of block `b`: f32 scale; f32 scale · sum of all codes; i16 sums of the codes of each half; i32 sum of all |
 //!
-//! The last group is filled up with blocks of zeros. [`quantize_q8`](super::quantize::quantize_q8) writes tiles.
+//! The last group is filled up with blocks of zeros. [`quantize_q8`](super::quantize::quantize_q8)
+//! and [`rms_norm`](super::norm::rms_norm) write tiles.
 
 use super::pack::BLOCK;
 
@@ -58,8 +59,8 @@ pub fn encode(x: &[f32], columns: usize) -> Vec<u8> {
             let magnitude = values.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0);
             let amax = f32::from_bits(magnitude);
             let (scale, inverse) = match magnitude {
-                super::quantize::NOT_FINITE.. => (super::quantize::POISON, 0.0),
-                _ if amax < super::quantize::MIN_AMAX => (0.0, 0.0),
+                super::q8::NOT_FINITE.. => (super::q8::POISON, 0.0),
+                _ if amax < super::q8::MIN_AMAX => (0.0, 0.0),
                 _ => (amax / 127.0, 127.0 / amax),
             };
             let mut sums = [0_i16; 2];

@@ -8,18 +8,39 @@
 //! | --- | --- |
 //! | [`gemv`] | matrix times 1 to 8 vectors, with stores, gated activation or arg-max behind it |
 //! | [`quantize`] | activations to 8-bit codes, or to bfloat16 |
+//! | [`embed`] | rows of the embedding table |
+//! | [`norm`] | RMSNorm, to f32 or to 8-bit codes |
+//! | [`angles`], [`rope_kv`] | rotary position embedding; bias, and the write to the KV cache |
+//! | [`attention`], [`attention_prefill`] | attention over the cache, of single rows and of runs of rows |
+//! | [`elementwise`] | residual, gated activation |
+//! | [`argmax`], [`sample`] | the largest logit; the k largest, and probabilities |
+//! | [`step`] | what a step needs to know, in device memory, and moving it on |
+//! | [`kv`] | the paged KV cache |
 //! | [`format`](mod@format), [`pack`], [`activation`] | formats of weights, and the planes that kernels read |
 //! | [`ceiling`] | which limit of a GPU binds a kernel, derived from counts |
 //! | [`launch`] | grid, block and dynamic shared memory of a launch; why a shape is refused |
 //! | [`workload`] | a small launch with seeded data, and the work it cannot do without |
 
 pub mod activation;
+pub mod angles;
+pub mod argmax;
+mod arrive;
+pub mod attention;
+pub mod attention_prefill;
 pub mod ceiling;
+pub mod elementwise;
+pub mod embed;
 pub mod format;
 pub mod gemv;
+pub mod kv;
 pub mod launch;
+pub mod norm;
 pub mod pack;
+mod q8;
 pub mod quantize;
+pub mod rope_kv;
+pub mod sample;
+pub mod step;
 pub mod workload;
 
 use crate::interp::{Checks, Module, Schedule};
@@ -71,5 +92,21 @@ impl Entry {
 
 /// All kernels that ship, in the order of their families.
 pub fn all() -> Vec<Entry> {
-    [quantize::entries(), gemv::entries()].into_iter().flatten().collect()
+    [
+        quantize::entries(),
+        gemv::entries(),
+        embed::entries(),
+        norm::entries(),
+        angles::entries(),
+        rope_kv::entries(),
+        attention::entries(),
+        attention_prefill::entries(),
+        elementwise::entries(),
+        argmax::entries(),
+        sample::entries(),
+        step::entries(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

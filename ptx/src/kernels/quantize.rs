@@ -12,23 +12,17 @@
 //! Both move 4 bytes in and 1 to 2 out per value: launch latency binds them for the few rows of decoding, bandwidth beyond.
 
 use super::Entry;
-use super::activation::{self, GROUP, LANES, SCALES, TILE};
+use super::activation::{self, GROUP};
 use super::launch::{Dims, ShapeError};
+use super::q8::{self, Tiles};
 use super::workload::{Arg, Noise, Work, Workload, bytes_of_f32};
-use crate::build::{B32, Bf16x2, F32, KernelBuilder, Reg, S32, U32, types::Word};
+use crate::build::{B32, Bf16x2, F32, KernelBuilder, Var};
 use crate::ir::{Access, Dim, Kernel, Special, Target, Threads};
 
 const WARPS: u32 = 8;
 const THREADS: u32 = 32 * WARPS;
 /// Values that a thread of `round_bf16` takes.
 const PER_THREAD: usize = 4;
-
-/// Magnitudes from here on are infinities and NaNs.
-pub(super) const NOT_FINITE: u32 = 0x7f80_0000;
-/// Scale of a block that holds one.
-pub(super) const POISON: f32 = f32::from_bits(0x7fc0_0000);
-/// Blocks below it are zero: their scale would be subnormal.
-pub(super) const MIN_AMAX: f32 = 127.0 * f32::MIN_POSITIVE;
 
 /// `quantize_q8`; for [`Target::Sm90`], with dependent launch.
 pub fn quantize_q8(target: Target) -> Kernel {
@@ -55,51 +49,13 @@ pub fn quantize_q8(target: Target) -> Kernel {
             k.set(*value, x);
         }
     });
-    let x = values.map(crate::build::Var::get);
-    let magnitude = x.map(|x| k.and(k.bitcast::<F32, U32>(x), 0x7fff_ffff));
-    let largest = magnitude[1..].iter().fold(magnitude[0], |m, &v| k.max(m, v));
-    let largest = over_lanes(&k, largest, &[4, 2, 1], |a, b| k.max(a, b));
-    let amax = k.bitcast::<U32, F32>(largest);
-    let finite = k.lt(largest, NOT_FINITE);
-    let coded = k.and(finite, k.ge(amax, MIN_AMAX));
-    let inverse = k.select(coded, k.div_rn(127.0, amax), 0.0);
-    let scale = k.select(coded, k.div_rn(amax, 127.0), k.select(finite, 0.0, POISON));
-
-    // A product with 0 is 0 or NaN, and both become the code 0.
-    let code = x.map(|x| k.to_s8(k.mul(x, inverse)));
-    let pair = |low: Reg<S32>, high: Reg<S32>| k.prmt(low, high, 0x0040);
-    let word = k.prmt(pair(code[0], code[1]), pair(code[2], code[3]), 0x5410);
-    let sum = over_lanes(&k, k.dp4a(word.as_ty::<S32>(), 0x0101_0101, 0), &[2, 1], |a, b| k.add(a, b));
-    let other = k.shfl_bfly(sum, 4);
+    let coded = q8::encode(&k, values.map(Var::get));
 
     // All blocks of the last group are written; the grid may go on beyond it.
-    let group = k.shr(column, 10);
     let end = k.shl(k.shr(k.add(columns, GROUP as u32 - 1), 10), 10);
-    k.if_(k.lt(column, end), || {
-        let tile = k.index_by(y, k.mad(group, tokens, token), TILE as u32);
-        let block = k.and(k.shr(column, 5), 31);
-        let half = k.and(k.shr(column, 4), 1);
-        let codes = k.index_by(tile, k.mad(half, LANES as u32, block), 16);
-        k.st(k.index(codes, k.and(k.laneid(), 3)), word);
-        k.if_(k.eq(k.and(k.laneid(), 7), 0), || {
-            let whole = k.add(sum, other);
-            let scaled = k.mul(scale, k.to_f32(whole));
-            let [scale, scaled] = [scale, scaled].map(|x| k.bitcast::<F32, B32>(x));
-            let parts = [scale, scaled, k.prmt(sum, other, 0x5410), whole.as_ty()];
-            k.st4(k.index_by(tile, block, 16).offset(SCALES as i32), parts);
-        });
-    });
+    let tiles = Tiles { start: y, tokens };
+    k.if_(k.lt(column, end), || tiles.store(&k, token, column, &coded));
     k.finish()
-}
-
-/// Combines with the lanes that are `distances` away.
-fn over_lanes<T: Word>(
-    k: &KernelBuilder,
-    value: Reg<T>,
-    distances: &[u32],
-    combine: impl Fn(Reg<T>, Reg<T>) -> Reg<T>,
-) -> Reg<T> {
-    distances.iter().fold(value, |v, &distance| combine(v, k.shfl_bfly(v, distance)))
 }
 
 /// The launch of `quantize_q8`.

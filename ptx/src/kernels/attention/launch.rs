@@ -1,0 +1,195 @@
+//! Variants of the kernel, their launches, and what ships.
+
+use super::split::attention;
+use crate::ir::Target;
+use crate::kernels::kv::{self, BLOCK, Batch, KvType};
+use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, bytes_of_u32};
+use crate::kernels::{Dims, Entry, ShapeError};
+
+/// Positions of a split.
+pub const SPLIT: u32 = 256;
+
+pub(super) const WARPS: u32 = 4;
+pub(super) const THREADS: u32 = 32 * WARPS;
+/// Blocks that a warp takes of a split.
+pub(super) const ROUNDS: u32 = SPLIT / BLOCK / WARPS;
+
+/// What a kernel is built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Spec {
+    /// Elements per head, one of [`kv::HEAD_DIMS`].
+    pub head_dim: u32,
+    /// Query heads of a CTA, 1 to 8: see [`heads_per_cta`].
+    pub heads: u32,
+    /// Type of the cache.
+    pub kv: KvType,
+    /// Whether scores are capped.
+    pub softcap: bool,
+    /// Whether a row sees a window only.
+    pub window: bool,
+}
+
+impl Spec {
+    /// Name of the kernel.
+    pub fn kernel(self) -> String {
+        let softcap = if self.softcap { "_softcap" } else { "" };
+        let window = if self.window { "_window" } else { "" };
+        format!("attention_{}_d{}_h{}{softcap}{window}", self.kv.name(), self.head_dim, self.heads)
+    }
+
+    /// Bytes of a key in shared memory: 16 more than it has, so that neighbours lie in other banks.
+    pub(super) fn key_stride(self) -> u32 {
+        2 * self.head_dim + 16
+    }
+
+    /// Bytes of the keys of a block in shared memory. A warp's output takes the same place later, and is smaller.
+    pub(super) fn tile_bytes(self) -> u32 {
+        BLOCK * self.key_stride()
+    }
+
+    /// Bytes between the weights of neighbouring positions in shared memory: an odd number of 16, so that lanes that
+    /// store 16 bytes side by side lie in different banks.
+    pub(super) fn weight_stride(self) -> u32 {
+        16 * (self.heads.div_ceil(4) | 1)
+    }
+
+    /// Where queries begin in shared memory.
+    pub(super) fn queries_at(self) -> u32 {
+        WARPS * self.tile_bytes()
+    }
+
+    /// Where weights begin in shared memory.
+    pub(super) fn weights_at(self) -> u32 {
+        self.queries_at() + 4 * self.heads * self.head_dim
+    }
+
+    /// Where maxima and sums of the warps begin in shared memory.
+    pub(super) fn sums_at(self) -> u32 {
+        self.weights_at() + WARPS * BLOCK * self.weight_stride()
+    }
+
+    /// Bytes of shared memory.
+    pub(super) fn shared_bytes(self) -> u32 {
+        (self.sums_at() + WARPS * self.heads * 8).next_multiple_of(16)
+    }
+}
+
+/// The most query heads of a group that a CTA can take: the largest divisor of the group that is at most 8.
+pub fn heads_per_cta(group: u32) -> u32 {
+    (1..=8).rev().find(|&n| group.is_multiple_of(n)).unwrap_or(1)
+}
+
+/// Shape of a launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows of the batch.
+    pub rows: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// KV heads.
+    pub kv_heads: usize,
+    /// Positions of the longest context that the launch has to do.
+    pub context: usize,
+    /// Positions that a row sees, if the kernel was built with a window.
+    pub window: usize,
+}
+
+/// The launch. Its `grid[0]` is `splits`, the width of the scratch buffers.
+///
+/// # Errors
+/// [`ShapeError`] for a head size or a number of heads per CTA that the kernel is not written for, query heads that are
+/// no multiple of the KV heads or groups that are no multiple of the heads per CTA, or rows outside 1 to 65535.
+pub fn dims(spec: Spec, shape: Shape) -> Result<Dims, ShapeError> {
+    let name = spec.kernel();
+    kv::check_head_dim(&name, spec.head_dim)?;
+    ShapeError::check(&name, "heads per CTA", spec.heads as usize, 1, 8)?;
+    let kv_heads = ShapeError::check(&name, "KV heads", shape.kv_heads, 1, 1 << 12)?;
+    let heads = ShapeError::check(&name, "heads", shape.heads, (kv_heads * spec.heads) as usize, 1 << 15)?;
+    let rows = ShapeError::check(&name, "rows", shape.rows, 1, 65535)?;
+    let context = ShapeError::check(&name, "positions of context", shape.context, 1, 1 << 26)?;
+    let mut splits = context.div_ceil(SPLIT);
+    if spec.window {
+        // A window that does not begin at the border of a split touches one more.
+        let window = ShapeError::check(&name, "positions of the window", shape.window, 1, 1 << 26)?;
+        splits = splits.min((window - 1).div_ceil(SPLIT) + 1);
+    }
+    Ok(Dims { grid: [splits, heads / spec.heads, rows], block: [THREADS, 1, 1], dynamic_shared: spec.shared_bytes() })
+}
+
+/// A launch with seeded queries, keys and values. Positions of the cache that no row may see hold NaN.
+///
+/// # Errors
+/// As [`dims`].
+pub fn workload(spec: Spec, shape: Shape, batch: &Batch, softcap: f32, seed: u64) -> Result<Workload, ShapeError> {
+    let dims = dims(spec, shape)?;
+    let mut noise = Noise::new(seed);
+    let d = spec.head_dim as usize;
+    let q = shape.rows * shape.heads * d;
+    let window = spec.window.then_some(shape.window);
+    let cache = batch.cache(spec.kv, spec.head_dim, shape.kv_heads, window, &mut noise);
+    let parts = shape.rows * shape.heads * dims.grid[0] as usize;
+    let mut args = vec![
+        Arg::read("q", bytes_of_f32(&noise.floats(q))),
+        Arg::read("positions", bytes_of_u32(&batch.positions)),
+        Arg::read("sequences", bytes_of_u32(&batch.sequences)),
+        Arg::read("block_table", bytes_of_u32(&batch.block_table)),
+        Arg::read("kv", cache),
+        Arg::update("y", vec![0; 4 * q]),
+        Arg::scratch("parts", 4 * parts * d),
+        Arg::scratch("part_sums", 8 * parts),
+        Arg::update("arrivals", vec![0; 4 * shape.rows * shape.heads / spec.heads as usize]),
+        Arg::U32(shape.heads as u32),
+        Arg::U32((shape.heads / shape.kv_heads) as u32),
+        Arg::U32(batch.table_width),
+        Arg::U32(batch.blocks),
+        Arg::F32(1.0 / (spec.head_dim as f32).sqrt()),
+    ];
+    if spec.softcap {
+        args.push(Arg::F32(softcap));
+    }
+    if spec.window {
+        args.push(Arg::U32(shape.window as u32));
+    }
+    let visible: u64 = batch
+        .positions
+        .iter()
+        .filter(|&&p| p != kv::INACTIVE)
+        .map(|&p| if spec.window { (u64::from(p) + 1).min(shape.window as u64) } else { u64::from(p) + 1 })
+        .sum();
+    let work = Work {
+        weight_bytes: visible * (4 * shape.kv_heads * d) as u64,
+        activation_bytes: 4 * q as u64,
+        output_bytes: 4 * q as u64,
+        float_ops: visible * (shape.heads * (4 * d + 5)) as u64,
+        ..Work::default()
+    };
+    Ok(Workload { dims, args, work })
+}
+
+/// What ships: every head size with the group sizes of published models, and the variants of gemma.
+pub(in crate::kernels) fn entries() -> Vec<Entry> {
+    let plain = |head_dim, heads| Spec { head_dim, heads, kv: KvType::F16, softcap: false, window: false };
+    let mut specs = Vec::new();
+    for heads in 1..=8 {
+        specs.push(plain(128, heads));
+    }
+    specs.extend([plain(64, 1), plain(64, 4), plain(64, 7), plain(64, 8), plain(256, 1), plain(256, 2), plain(256, 4)]);
+    specs.push(Spec { window: true, ..plain(128, 4) });
+    specs.push(Spec { softcap: true, ..plain(256, 2) });
+    specs.push(Spec { softcap: true, window: true, ..plain(256, 2) });
+    specs.push(Spec { kv: KvType::Bf16, ..plain(128, 4) });
+    let batch = Batch::new(&[299, 33]);
+    let entry = |spec: Spec| {
+        let heads = spec.heads as usize;
+        let shape = Shape { rows: 2, heads, kv_heads: 1, context: 512, window: 100 };
+        Entry {
+            name: spec.kernel(),
+            about: "attention of single rows over the paged cache, split over the context",
+            oldest: Target::Sm80,
+            build: Box::new(move |target| attention(spec, target)),
+            workload: workload(spec, shape, &batch, 30.0, 14)
+                .expect("invariant: the shape of a workload is one that its kernel takes"),
+        }
+    };
+    specs.into_iter().map(entry).collect()
+}

@@ -1,0 +1,80 @@
+//! Runs kernels that ship in the interpreter, under several schedules and with all checks.
+
+#![allow(clippy::unwrap_used, dead_code, reason = "each test binary uses a part of this")]
+
+use brick_ptx::compile;
+use brick_ptx::interp::{Checks, Module, Schedule};
+use brick_ptx::ir::{self, Kernel, Target};
+use brick_ptx::kernels::workload::Arg;
+use brick_ptx::kernels::{Run, Workload};
+
+/// In turn, and three seeds.
+pub(crate) const SCHEDULES: [Schedule; 4] =
+    [Schedule::RoundRobin, Schedule::Seeded(1), Schedule::Seeded(2), Schedule::Seeded(3)];
+
+/// The kernel, as text that was parsed again.
+pub(crate) fn parse(kernel: Kernel, target: Target) -> Module {
+    let text = compile(&ir::Module { kernels: vec![kernel] }, target).unwrap_or_else(|e| panic!("{e}"));
+    Module::parse(&text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Runs a workload under every schedule; every run has to give what `result` sees, bit for bit. Gives the first.
+pub(crate) fn run<R: PartialEq + std::fmt::Debug>(
+    kernel: Kernel,
+    workload: &Workload,
+    result: impl Fn(&Run) -> R,
+) -> (Run, R) {
+    let name = kernel.name.clone();
+    let module = parse(kernel, Target::Sm80);
+    let mut first: Option<(Run, R)> = None;
+    for schedule in SCHEDULES {
+        let run = workload.run(&module, &name, schedule, Checks::Full).unwrap_or_else(|e| panic!("{schedule:?}: {e}"));
+        let found = result(&run);
+        match &first {
+            None => first = Some((run, found)),
+            Some((_, expected)) => assert_eq!(&found, expected, "{name} depends on the schedule: {schedule:?}"),
+        }
+    }
+    first.unwrap()
+}
+
+/// A buffer of a workload, as bytes.
+pub(crate) fn contents<'a>(workload: &'a Workload, name: &str) -> &'a [u8] {
+    use brick_ptx::kernels::workload::Contents;
+    let found = workload.args.iter().find_map(|arg| match arg {
+        Arg::Buffer { name: n, contents: Contents::Bytes(bytes), .. } if *n == name => Some(bytes),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("no buffer `{name}`"))
+}
+
+/// A buffer of a workload, as floats.
+pub(crate) fn floats(workload: &Workload, name: &str) -> Vec<f32> {
+    contents(workload, name).chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+/// Puts other bytes into a buffer of a workload.
+pub(crate) fn replace(workload: &mut Workload, name: &str, bytes: Vec<u8>) {
+    use brick_ptx::kernels::workload::Contents;
+    for arg in &mut workload.args {
+        if let Arg::Buffer { name: n, contents, .. } = arg
+            && *n == name
+        {
+            *contents = Contents::Bytes(bytes);
+            return;
+        }
+    }
+    panic!("no buffer `{name}`");
+}
+
+/// Every value is within `tolerance` of the expected one, absolute and relative to it, or both are NaN.
+pub(crate) fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+        let close = (found - expected).abs() <= tolerance * (1.0 + expected.abs());
+        assert!(
+            close || found == expected || (found.is_nan() && expected.is_nan()),
+            "{what}: {found} at {i}, expected {expected}"
+        );
+    }
+}
