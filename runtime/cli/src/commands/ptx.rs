@@ -108,7 +108,8 @@ struct Explained<'a> {
 #[derive(Serialize)]
 struct Bound {
     gpu: &'static str,
-    bound_by: String,
+    /// Which resource binds.
+    resource: String,
     /// Of the memory's bandwidth, what is left to the kernel.
     bandwidth_fraction: f64,
     #[serde(skip)]
@@ -120,8 +121,8 @@ impl Bound {
         let needs = Needs::of(&entry.workload.work, counts);
         let of = |gpu| {
             let ceiling = Ceiling::new(gpu, needs);
-            let (bound_by, words) = (ceiling.bound().to_string(), ceiling.to_string());
-            Self { gpu: gpu.name, bound_by, bandwidth_fraction: ceiling.bandwidth_fraction(), words }
+            let (resource, words) = (ceiling.bound().to_string(), ceiling.to_string());
+            Self { gpu: gpu.name, resource, bandwidth_fraction: ceiling.bandwidth_fraction(), words }
         };
         [ceiling::H200, ceiling::A100, ceiling::RTX_4090].into_iter().map(of).collect()
     }
