@@ -10,7 +10,7 @@ use brick_ptx::ptxas::{Resources, Sass, Tools};
 
 const ARCHS: [Arch; 5] = [Arch::Sm80, Arch::Sm86, Arch::Sm89, Arch::Sm90, Arch::Sm100];
 /// What names of kernels begin with.
-const FAMILIES: [&str; 3] = ["gemv", "quantize", "round"];
+const FAMILIES: [&str; 4] = ["gemv", "gemm", "quantize", "round"];
 /// Registers of a multiprocessor, and most warps of one, on all of these.
 const REGISTERS: u32 = 65536;
 /// Bytes of loads that 4.3 TB/s times 0.75 µs ask of each of 132 multiprocessors.

@@ -7,6 +7,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`gemv`] | matrix times 1 to 8 vectors, with stores, gated activation or arg-max behind it |
+//! | [`gemm`] | matrix times many vectors: prompts |
 //! | [`quantize`] | activations to 8-bit codes, or to bfloat16 |
 //! | [`format`](mod@format), [`pack`], [`activation`] | formats of weights, and the planes that kernels read |
 //! | [`ceiling`] | which limit of a GPU binds a kernel, derived from counts |
@@ -16,6 +17,7 @@
 pub mod activation;
 pub mod ceiling;
 pub mod format;
+pub mod gemm;
 pub mod gemv;
 pub mod launch;
 pub mod pack;
@@ -71,5 +73,5 @@ impl Entry {
 
 /// All kernels that ship, in the order of their families.
 pub fn all() -> Vec<Entry> {
-    [quantize::entries(), gemv::entries()].into_iter().flatten().collect()
+    [quantize::entries(), gemv::entries(), gemm::entries()].into_iter().flatten().collect()
 }
