@@ -33,11 +33,11 @@ fn rounded(format: Format, columns: usize, bytes: &[u8]) -> Vec<Vec<f64>> {
 #[test]
 fn products_of_whole_and_ragged_tiles() {
     for format in FORMATS {
-        let gemm = Gemm { format };
+        let gemm = Gemm::new(format).unwrap();
         for (i, (rows, columns, tokens)) in
             [(128, 256, 128), (70, 512, 33), (130, 256, 1), (5, 256, 140)].into_iter().enumerate()
         {
-            let mut workload = gemm.workload(rows, columns, tokens, 5);
+            let mut workload = gemm.workload(rows, columns, tokens, 5).unwrap();
             let mut noise = Noise::new(5);
             let weights = rounded(format, columns, &random_rows(format, rows, columns, &mut noise));
             let x: Vec<f64> = noise.floats(tokens * columns).iter().map(|x| bf16::from_f32(*x).to_f64()).collect();
@@ -74,9 +74,9 @@ fn products_of_whole_and_ragged_tiles() {
 /// The grid has room for more tokens than there are: what is beyond is neither read nor written.
 #[test]
 fn fewer_tokens_than_the_grid_has_room_for() {
-    let gemm = Gemm { format: Format::Q8_0 };
+    let gemm = Gemm::new(Format::Q8_0).unwrap();
     let (rows, columns) = (8, 64);
-    let mut workload = gemm.workload(rows, columns, 5, 1);
+    let mut workload = gemm.workload(rows, columns, 5, 1).unwrap();
     workload.dims.grid[1] = 3;
     let module = common::module(gemm.kernel(Target::Sm80), Target::Sm80);
     let y = common::run(&workload, &module, &gemm.name(), common::SCHEDULES[1]).f32s("y").unwrap();
@@ -86,9 +86,9 @@ fn fewer_tokens_than_the_grid_has_room_for() {
 #[test]
 fn the_tiles_have_no_bank_conflicts() {
     for format in FORMATS {
-        let gemm = Gemm { format };
+        let gemm = Gemm::new(format).unwrap();
         let module = common::module(gemm.kernel(Target::Sm80), Target::Sm80);
-        let run = common::run(&gemm.workload(128, 256, 128, 1), &module, &gemm.name(), common::SCHEDULES[0]);
+        let run = common::run(&gemm.workload(128, 256, 128, 1).unwrap(), &module, &gemm.name(), common::SCHEDULES[0]);
         assert_eq!(run.counts.bank_conflicts(), 0, "{format:?}");
         assert_eq!(run.counts.class(brick_ptx::interp::Class::Matrix), 8 * 8 * 32);
     }

@@ -42,11 +42,15 @@ pub const FORMATS: [Format; 3] = [Format::BF16, Format::Q4_K, Format::Q8_0];
 /// A kernel of this family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Gemm {
-    /// Format of the weights: one of [`FORMATS`].
-    pub format: Format,
+    format: Format,
 }
 
 impl Gemm {
+    /// The kernel for weights of one of [`FORMATS`]; there is none for others.
+    pub fn new(format: Format) -> Option<Self> {
+        FORMATS.contains(&format).then_some(Self { format })
+    }
+
     /// Name of the kernel: `gemm_q4_k`.
     pub fn name(self) -> String {
         format!("gemm_{}", self.format.name())
@@ -78,7 +82,7 @@ impl Gemm {
         Ok(Dims { grid, block: [THREADS, 1, 1], dynamic_shared: STAGES * self.stage_bytes() })
     }
 
-    /// The kernel, of one of [`FORMATS`]; for [`Target::Sm90`], with dependent launch.
+    /// The kernel; for [`Target::Sm90`], with dependent launch.
     pub fn kernel(self, target: Target) -> Kernel {
         let k = KernelBuilder::new(&self.name());
         k.about(&format!(
@@ -297,11 +301,10 @@ fn place(
 impl Gemm {
     /// A launch with weights and activations that follow from a seed.
     ///
-    /// # Panics
-    /// If the kernel does not take the shape: ask [`dims`](Self::dims) first.
-    pub fn workload(self, rows: usize, columns: usize, tokens: usize, seed: u64) -> Workload {
-        let dims =
-            self.dims(rows, columns, tokens).expect("invariant: the caller asked whether the kernel takes the shape");
+    /// # Errors
+    /// As [`dims`](Self::dims).
+    pub fn workload(self, rows: usize, columns: usize, tokens: usize, seed: u64) -> Result<Workload, ShapeError> {
+        let dims = self.dims(rows, columns, tokens)?;
         let mut noise = Noise::new(seed);
         let weights = random_rows(self.format, rows, columns, &mut noise);
         let packed = Packed::matrix(self.format, columns, &weights)
@@ -330,7 +333,7 @@ impl Gemm {
             int_ops: 0,
             float_ops: 2 * (tokens * rows * columns) as u64,
         };
-        Workload { dims, args, work }
+        Ok(Workload { dims, args, work })
     }
 }
 
@@ -344,7 +347,7 @@ pub(super) fn entries() -> Vec<Entry> {
                 about: "matrix times many vectors on tensor cores, with bias and residual if there are such",
                 oldest: Target::Sm80,
                 build: Box::new(move |target| gemm.kernel(target)),
-                workload: gemm.workload(128, 256, 128, 1),
+                workload: super::known(gemm.workload(128, 256, 128, 1)),
             }
         })
         .into()
