@@ -12,10 +12,10 @@ use brick_ptx::kernels::Format;
 use brick_ptx::kernels::gemv::{Epilogue, Gemv};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let gemv = Gemv { format: Format::Q4_K, tokens: 1, epilogue: Epilogue::Store };
+    let gemv = Gemv::new(Format::Q4_K, 1, Epilogue::Store)?;
     let text = brick_ptx::compile(&ir::Module { kernels: vec![gemv.kernel(Target::Sm80)] }, Target::Sm80)?;
     let module = Module::parse(&text)?;
-    let workload = gemv.workload(1024, 1024, 1);
+    let workload = gemv.workload(1024, 1024, 1)?;
     for checks in [Checks::Full, Checks::MemoryOnly] {
         let start = Instant::now();
         let run = workload.run(&module, &gemv.name(), Schedule::RoundRobin, checks)?;

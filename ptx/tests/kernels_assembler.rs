@@ -11,8 +11,9 @@ use brick_ptx::valid::fits_shared;
 
 const ARCHS: [Arch; 5] = [Arch::Sm80, Arch::Sm86, Arch::Sm89, Arch::Sm90, Arch::Sm100];
 /// What names of kernels begin with.
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 14] = [
     "gemv",
+    "gemm",
     "quantize",
     "round",
     "add",

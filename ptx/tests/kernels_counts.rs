@@ -10,7 +10,9 @@ use brick_ptx::kernels::ceiling::{Ceiling, H200, Needs, Resource};
 
 /// The kernels of matrices: what this file is about.
 fn matrix_kernels() -> impl Iterator<Item = kernels::Entry> {
-    kernels::all().into_iter().filter(|entry| ["gemv", "quantize", "round"].iter().any(|f| entry.name.starts_with(f)))
+    kernels::all()
+        .into_iter()
+        .filter(|entry| ["gemv", "gemm", "quantize", "round"].iter().any(|f| entry.name.starts_with(f)))
 }
 
 #[test]
@@ -22,14 +24,16 @@ fn counts_and_ceilings() {
         assert_eq!(counts.bank_conflicts(), 0, "{}", entry.name);
         assert_eq!(counts.float_atomics(), 0, "{}", entry.name);
         let (loads, stores) = (counts.global_loads(), counts.global_stores());
-        // Loads of weights are ideal. A lane takes 32 bytes of the wide activations of F16 in two loads, each of which touches
+        // Loads of weights are ideal where they bind: those of prompts are not told apart from their scales. A lane takes 32 bytes of the wide activations of F16 in two loads, each of which touches
         // 16 sectors too many.
         let tokens: u64 = entry.name.rsplit_once("_b").map_or(0, |(_, tokens)| tokens.parse().unwrap_or(0));
         let wide = entry.name.contains("_f16_");
         let rows_per_warp = if tokens > 4 { 4 } else { 2 };
         let activations = if wide { 2 * tokens * (4096 / 256) * (32 / rows_per_warp) } else { 0 };
-        assert_eq!(loads.excess(), 16 * activations, "{}: {loads:?}", entry.name);
-        if !entry.name.starts_with("gemv") {
+        if !entry.name.starts_with("gemm") {
+            assert_eq!(loads.excess(), 16 * activations, "{}: {loads:?}", entry.name);
+        }
+        if !entry.name.starts_with("gem") {
             assert_eq!(stores.excess(), 0, "{}: {stores:?}", entry.name);
         }
         writeln!(

@@ -19,6 +19,10 @@ use bricks::reference::{activate, argmax};
 /// of floats), then there are five additions. Far above what is seen, far below an error in one code.
 const RELATIVE: f64 = 4e-6;
 
+fn gemv(format: Format, tokens: usize, epilogue: Epilogue) -> Gemv {
+    Gemv::new(format, tokens, epilogue).unwrap()
+}
+
 /// Weights and activations of a launch, kept for the reference.
 struct Problem {
     gemv: Gemv,
@@ -32,14 +36,14 @@ struct Problem {
 
 impl Problem {
     fn new(gemv: Gemv, rows: usize, columns: usize, seed: u64) -> Self {
-        let workload = gemv.workload(rows, columns, seed);
+        let workload = gemv.workload(rows, columns, seed).unwrap();
         // The same numbers in the same order as the workload draws them.
         let mut noise = Noise::new(seed);
-        let weights = random_rows(gemv.format, rows, columns, &mut noise);
-        let x = noise.floats(gemv.tokens as usize * columns);
+        let weights = random_rows(gemv.format(), rows, columns, &mut noise);
+        let x = noise.floats(gemv.tokens() * columns);
         let x = x
             .chunks_exact(columns)
-            .map(|row| match gemv.format {
+            .map(|row| match gemv.format() {
                 Format::F16 => row.iter().map(|&x| f64::from(x)).collect(),
                 Format::BF16 => row.iter().map(|&x| f64::from(half::bf16::from_f32(x).to_f32())).collect(),
                 _ => {
@@ -50,7 +54,7 @@ impl Problem {
                 }
             })
             .collect();
-        let weights = common::decoded(gemv.format, columns, &weights);
+        let weights = common::decoded(gemv.format(), columns, &weights);
         Self { gemv, rows, columns, weights, x, workload }
     }
 
@@ -76,7 +80,7 @@ impl Problem {
     }
 
     fn check_stored(&self, y: &[f32], added: impl Fn(usize, usize) -> f64) {
-        for token in 0..self.gemv.tokens as usize {
+        for token in 0..self.gemv.tokens() {
             for row in 0..self.rows {
                 let mut expected = self.dot(token, row);
                 let added = added(token, row);
@@ -106,7 +110,7 @@ fn shapes(format: Format) -> Vec<(usize, usize)> {
 fn products_of_every_format_and_bucket() {
     for format in Format::ALL {
         for tokens in [1, 2, 3, 4, 5, 8] {
-            let gemv = Gemv { format, tokens, epilogue: Epilogue::Store };
+            let gemv = gemv(format, tokens, Epilogue::Store);
             let module = common::module(gemv.kernel(Target::Sm80), Target::Sm80);
             for (i, (rows, columns)) in shapes(format).into_iter().enumerate() {
                 let problem = Problem::new(gemv, rows, columns, 100 + i as u64);
@@ -123,7 +127,7 @@ fn products_of_every_format_and_bucket() {
 #[test]
 fn dependent_launch_changes_no_bit() {
     for format in Format::ALL {
-        let gemv = Gemv { format, tokens: 2, epilogue: Epilogue::Store };
+        let gemv = gemv(format, 2, Epilogue::Store);
         let columns = 3 * format.column_multiple().max(32);
         let problem = Problem::new(gemv, 9, columns, 5);
         let [old, new] = Target::ALL.map(|target| problem.y(&problem.module(target), Schedule::Seeded(4)));
@@ -138,13 +142,13 @@ fn results_do_not_depend_on_company() {
         let (rows, columns) = (6, if format.is_float() { 1544 } else { 2304 });
         let weights = random_rows(format, rows, columns, &mut Noise::new(7));
         let x = Noise::new(8).floats(8 * columns);
-        let result = |tokens: u32, x: &[f32]| {
-            let gemv = Gemv { format, tokens, epilogue: Epilogue::Store };
+        let result = |tokens: usize, x: &[f32]| {
+            let gemv = gemv(format, tokens, Epilogue::Store);
             let mut problem = Problem::new(gemv, rows, columns, 7);
             let bytes = match format {
                 Format::F16 => bytes_of_f32(x),
                 Format::BF16 => x.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
-                _ => activation::encode(x, columns),
+                _ => activation::encode(x, columns).unwrap(),
             };
             let parameter = problem.workload.args.len() - 6;
             problem.replace(parameter, Arg::read("x", bytes));
@@ -154,7 +158,7 @@ fn results_do_not_depend_on_company() {
         };
         let together = result(8, &x);
         for tokens in [1_usize, 2, 4] {
-            let few = result(tokens as u32, &x[..tokens * columns]);
+            let few = result(tokens, &x[..tokens * columns]);
             assert_eq!(few, together[..tokens * rows], "{format:?}");
         }
     }
@@ -163,10 +167,10 @@ fn results_do_not_depend_on_company() {
 #[test]
 fn bias_and_residual_are_added_where_there_are_such() {
     for (tokens, with_bias, with_residual) in [(1, true, false), (3, false, true), (4, true, true)] {
-        let gemv = Gemv { format: Format::Q4_K, tokens, epilogue: Epilogue::Store };
+        let gemv = gemv(Format::Q4_K, tokens, Epilogue::Store);
         let mut problem = Problem::new(gemv, 11, 512, 21);
         let mut noise = Noise::new(22);
-        let (bias, residual) = (noise.floats(11), noise.floats(11 * tokens as usize));
+        let (bias, residual) = (noise.floats(11), noise.floats(11 * tokens));
         let first = problem.workload.args.len() - 5;
         if with_bias {
             problem.replace(first, Arg::read("bias", bytes_of_f32(&bias)));
@@ -187,12 +191,12 @@ fn bias_and_residual_are_added_where_there_are_such() {
 
 #[test]
 fn a_poisoned_activation_stays_visible() {
-    let gemv = Gemv { format: Format::Q6_K, tokens: 2, epilogue: Epilogue::Store };
+    let gemv = gemv(Format::Q6_K, 2, Epilogue::Store);
     let mut problem = Problem::new(gemv, 3, 512, 1);
     let mut x = Noise::new(2).floats(2 * 512);
     x[512 + 77] = f32::INFINITY;
     let parameter = problem.workload.args.len() - 6;
-    problem.replace(parameter, Arg::read("x", activation::encode(&x, 512)));
+    problem.replace(parameter, Arg::read("x", activation::encode(&x, 512).unwrap()));
     let y = problem.y(&problem.module(Target::Sm80), Schedule::RoundRobin);
     assert!(y[..3].iter().all(|y| y.is_finite()) && y[3..].iter().all(|y| y.is_nan()), "{y:?}");
 }
@@ -201,13 +205,13 @@ fn a_poisoned_activation_stays_visible() {
 fn the_gated_activation() {
     for format in Format::ALL {
         for tokens in [1, 3, 8] {
-            let gemv = Gemv { format, tokens, epilogue: Epilogue::SwiGlu };
+            let gemv = gemv(format, tokens, Epilogue::SwiGlu);
             let columns = 2 * format.column_multiple().max(32);
             let problem = Problem::new(gemv, 14, columns, 31);
             let module = problem.module(Target::Sm80);
             for schedule in common::SCHEDULES {
                 let y = problem.y(&module, schedule);
-                assert_eq!(y.len(), 7 * tokens as usize);
+                assert_eq!(y.len(), 7 * tokens);
                 for (i, &found) in y.iter().enumerate() {
                     let (token, pair) = (i / 7, i % 7);
                     let [gate, up] = [0, 1].map(|r| problem.dot(token, 2 * pair + r));
@@ -227,7 +231,7 @@ fn the_gated_activation() {
 fn the_largest_of_all_rows() {
     for format in Format::ALL {
         for (tokens, rows) in [(1, 1), (2, 37), (5, 50), (8, 33)] {
-            let gemv = Gemv { format, tokens, epilogue: Epilogue::ArgMax };
+            let gemv = gemv(format, tokens, Epilogue::ArgMax);
             let columns = 2 * format.column_multiple().max(32);
             let problem = Problem::new(gemv, rows, columns, 41);
             let module = problem.module(Target::Sm80);
@@ -247,7 +251,7 @@ fn the_largest_of_all_rows() {
 #[test]
 fn of_equal_rows_the_first_wins() {
     let (rows, columns) = (600, 32);
-    let gemv = Gemv { format: Format::Q8_0, tokens: 2, epilogue: Epilogue::ArgMax };
+    let gemv = gemv(Format::Q8_0, 2, Epilogue::ArgMax);
     let mut problem = Problem::new(gemv, rows, columns, 1);
     let mut weights = random_rows(Format::Q8_0, rows, columns, &mut Noise::new(1));
     // Rows 150, 151 and 599 are ten times the activations; all others are small.
@@ -260,7 +264,7 @@ fn of_equal_rows_the_first_wins() {
     let packed = brick_ptx::kernels::pack::Packed::matrix(Format::Q8_0, columns, &weights).unwrap();
     problem.replace(0, Arg::read("codes", packed.codes));
     problem.replace(1, Arg::read("scales", packed.scales));
-    problem.replace(2, Arg::read("x", activation::encode(&x, columns)));
+    problem.replace(2, Arg::read("x", activation::encode(&x, columns).unwrap()));
     assert!(problem.workload.dims.grid[0] > 1);
     let module = problem.module(Target::Sm80);
     for schedule in common::SCHEDULES {
@@ -271,13 +275,20 @@ fn of_equal_rows_the_first_wins() {
 
 #[test]
 fn what_a_kernel_cannot_do_is_refused() {
-    let gemv = Gemv { format: Format::Q4_K, tokens: 1, epilogue: Epilogue::SwiGlu };
-    let refused = |rows, columns, tokens| Gemv { tokens, ..gemv }.dims(rows, columns, 132).unwrap_err().to_string();
+    let gated = gemv(Format::Q4_K, 1, Epilogue::SwiGlu);
+    let refused = |rows, columns| gated.dims(rows, columns, 132).unwrap_err().to_string();
     insta::assert_snapshot!(
-        [refused(7, 256, 1), refused(0, 256, 1), refused(8, 1000, 1), refused(8, 256, 9), refused(1 << 25, 256, 1),]
-            .join("\n")
+        [
+            refused(7, 256),
+            refused(0, 256),
+            refused(8, 1000),
+            refused(1 << 25, 256),
+            Gemv::new(Format::Q4_K, 9, Epilogue::Store).unwrap_err().to_string(),
+            Gemv::new(Format::Q4_K, 0, Epilogue::Store).unwrap_err().to_string(),
+        ]
+        .join("\n")
     );
-    let head = Gemv { epilogue: Epilogue::ArgMax, ..gemv };
+    let head = gemv(Format::Q4_K, 1, Epilogue::ArgMax);
     assert_eq!(head.dims(128_256, 4096, 132).unwrap().grid, [8 * 132, 1, 1]);
-    assert_eq!(gemv.dims(4096, 4096, 132).unwrap().grid, [512, 1, 1]);
+    assert_eq!(gated.dims(4096, 4096, 132).unwrap().grid, [512, 1, 1]);
 }

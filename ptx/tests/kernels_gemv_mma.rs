@@ -16,22 +16,23 @@ use brick_ptx::kernels::workload::{Arg, Noise, bytes_of_f32};
 fn the_bits_of_dp4a() {
     for format in FORMATS {
         for gated in [false, true] {
-            let mma = GemvMma { format, gated };
-            let dp4a = Gemv { format, tokens: 8, epilogue: mma.epilogue() };
+            let mma = GemvMma::new(format, gated).unwrap();
+            let dp4a = Gemv::new(format, 8, mma.epilogue()).unwrap();
             let reference = common::module(dp4a.kernel(Target::Sm80), Target::Sm80);
             for target in Target::ALL {
                 let module = common::module(mma.kernel(target), target);
                 // One group that is not whole; several, the last not whole; rows that are not whole blocks; more groups than stages.
                 for (i, (rows, columns)) in [(2, 256), (34, 1536), (48, 768), (6, 5376)].into_iter().enumerate() {
                     let seed = 60 + i as u64;
-                    let workload = dp4a.workload(rows, columns, seed);
+                    let workload = dp4a.workload(rows, columns, seed).unwrap();
                     let expected = common::run(&workload, &reference, &dp4a.name(), Schedule::RoundRobin);
                     let expected = expected.f32s("y").unwrap();
                     // A gate far below zero makes nothing of its up, but not everywhere.
                     assert!(2 * expected.iter().filter(|y| **y != 0.0).count() > expected.len());
                     let schedules = if i == 1 { common::SCHEDULES.to_vec() } else { vec![common::SCHEDULES[i]] };
                     for schedule in schedules {
-                        let found = common::run(&mma.workload(rows, columns, seed), &module, &mma.name(), schedule);
+                        let found =
+                            common::run(&mma.workload(rows, columns, seed).unwrap(), &module, &mma.name(), schedule);
                         assert_eq!(found.f32s("y").unwrap(), expected, "{} {rows}x{columns}", mma.name());
                     }
                 }
@@ -45,11 +46,11 @@ fn bias_and_residual() {
     let (rows, columns) = (40, 512);
     let mut noise = Noise::new(3);
     let (bias, residual) = (bytes_of_f32(&noise.floats(rows)), bytes_of_f32(&noise.floats(8 * rows)));
-    let mma = GemvMma { format: Format::Q4_K, gated: false };
-    let dp4a = Gemv { format: Format::Q4_K, tokens: 8, epilogue: mma.epilogue() };
+    let mma = GemvMma::new(Format::Q4_K, false).unwrap();
+    let dp4a = Gemv::new(Format::Q4_K, 8, mma.epilogue()).unwrap();
     let [found, expected] = [
-        (mma.workload(rows, columns, 1), mma.kernel(Target::Sm80), mma.name()),
-        (dp4a.workload(rows, columns, 1), dp4a.kernel(Target::Sm80), dp4a.name()),
+        (mma.workload(rows, columns, 1).unwrap(), mma.kernel(Target::Sm80), mma.name()),
+        (dp4a.workload(rows, columns, 1).unwrap(), dp4a.kernel(Target::Sm80), dp4a.name()),
     ]
     .map(|(mut workload, kernel, name)| {
         let first = workload.args.len() - 5;
@@ -63,11 +64,12 @@ fn bias_and_residual() {
 
 #[test]
 fn shapes_that_are_refused() {
-    let mma = GemvMma { format: Format::Q8_0, gated: true };
+    let mma = GemvMma::new(Format::Q8_0, true).unwrap();
     let refused = |rows, columns| mma.dims(rows, columns).unwrap_err().to_string();
     assert_eq!(
         refused(3, 256),
         "kernel `gemv_mma_swiglu_q8_0_b8` takes rows that is a multiple of 2, at most 16777216, found 3"
     );
     assert!(refused(4, 896).contains("columns that is a multiple of 256"));
+    assert_eq!(GemvMma::new(Format::Q6_K, false), None);
 }

@@ -12,6 +12,7 @@
 //! The last group is filled up with blocks of zeros. [`quantize_q8`](super::quantize::quantize_q8)
 //! and [`rms_norm`](super::norm::rms_norm) write tiles.
 
+use super::launch::ShapeError;
 use super::pack::BLOCK;
 
 /// Blocks of a group: lanes of a warp.
@@ -48,10 +49,10 @@ pub fn scale_at(tokens: usize, token: usize, column: usize) -> usize {
 /// Quantises on the host, as [`quantize`](super::quantize) does on the device: `x` is `[tokens][columns]`, and a last row that is
 /// not whole is left out.
 ///
-/// # Panics
-/// Unless `columns` is a positive multiple of 32.
-pub fn encode(x: &[f32], columns: usize) -> Vec<u8> {
-    assert!(columns > 0 && columns.is_multiple_of(BLOCK), "rows of {columns} are not whole blocks of {BLOCK}");
+/// # Errors
+/// [`ShapeError`] unless `columns` is a positive multiple of 32.
+pub fn encode(x: &[f32], columns: usize) -> Result<Vec<u8>, ShapeError> {
+    ShapeError::check("quantize_q8", "columns", columns, BLOCK, 1 << 30)?;
     let tokens = x.len() / columns;
     let mut tiles = vec![0; bytes(columns, tokens)];
     for (token, row) in x.chunks_exact(columns).enumerate() {
@@ -79,5 +80,5 @@ pub fn encode(x: &[f32], columns: usize) -> Vec<u8> {
             tiles[at..at + 16].copy_from_slice(parts.as_flattened());
         }
     }
-    tiles
+    Ok(tiles)
 }

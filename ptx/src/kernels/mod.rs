@@ -7,6 +7,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`gemv`] | matrix times 1 to 8 vectors, with stores, gated activation or arg-max behind it |
+//! | [`gemm`] | matrix times many vectors: prompts |
 //! | [`quantize`] | activations to 8-bit codes, or to bfloat16 |
 //! | [`embed`] | rows of the embedding table |
 //! | [`norm`] | RMSNorm, to f32 or to 8-bit codes |
@@ -31,6 +32,7 @@ pub mod ceiling;
 pub mod elementwise;
 pub mod embed;
 pub mod format;
+pub mod gemm;
 pub mod gemv;
 pub mod kv;
 pub mod launch;
@@ -90,11 +92,17 @@ impl Entry {
     }
 }
 
+/// What a kernel gives for a shape of an entry.
+fn known<T>(shape: Result<T, ShapeError>) -> T {
+    shape.expect("invariant: entries are made for shapes that their kernels take")
+}
+
 /// All kernels that ship, in the order of their families.
 pub fn all() -> Vec<Entry> {
     [
         quantize::entries(),
         gemv::entries(),
+        gemm::entries(),
         embed::entries(),
         norm::entries(),
         angles::entries(),

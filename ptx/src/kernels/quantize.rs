@@ -11,11 +11,11 @@
 //!
 //! Both move 4 bytes in and 1 to 2 out per value: launch latency binds them for the few rows of decoding, bandwidth beyond.
 
-use super::Entry;
 use super::activation::{self, GROUP};
 use super::launch::{Dims, ShapeError};
 use super::q8::{self, Tiles};
 use super::workload::{Arg, Noise, Work, Workload, bytes_of_f32};
+use super::{Entry, known};
 use crate::build::{B32, Bf16x2, F32, KernelBuilder, Var};
 use crate::ir::{Access, Dim, Kernel, Special, Target, Threads};
 
@@ -105,8 +105,6 @@ pub(super) fn entries() -> Vec<Entry> {
     let values = columns * tokens;
     let x = bytes_of_f32(&Noise::new(1).floats(values));
     let tiles = activation::bytes(columns, tokens);
-    let dims =
-        |dims: Result<Dims, ShapeError>| dims.expect("invariant: the shape of a workload is one that its kernel takes");
     vec![
         Entry {
             name: "quantize_q8".into(),
@@ -114,7 +112,7 @@ pub(super) fn entries() -> Vec<Entry> {
             oldest: Target::Sm80,
             build: Box::new(quantize_q8),
             workload: Workload {
-                dims: dims(quantize_q8_dims(columns, tokens)),
+                dims: known(quantize_q8_dims(columns, tokens)),
                 args: vec![Arg::read("x", x.clone()), Arg::write("y", tiles), Arg::U32(columns as u32)],
                 work: Work {
                     activation_bytes: 4 * values as u64,
@@ -131,7 +129,7 @@ pub(super) fn entries() -> Vec<Entry> {
             oldest: Target::Sm80,
             build: Box::new(round_bf16),
             workload: Workload {
-                dims: dims(round_bf16_dims(values)),
+                dims: known(round_bf16_dims(values)),
                 args: vec![Arg::read("x", x), Arg::write("y", 2 * values), Arg::U32(values as u32)],
                 work: Work {
                     activation_bytes: 4 * values as u64,

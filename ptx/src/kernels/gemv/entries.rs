@@ -3,12 +3,12 @@
 use super::mma::{self, GemvMma};
 use super::{Epilogue, Gemv, MAX_TOKENS};
 use crate::ir::Target;
-use crate::kernels::Entry;
 use crate::kernels::activation;
 use crate::kernels::format::Format;
-use crate::kernels::launch::Dims;
+use crate::kernels::launch::{Dims, ShapeError};
 use crate::kernels::pack::Packed;
 use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, random_rows};
+use crate::kernels::{Entry, known};
 
 /// Buckets of tokens that ship.
 const TOKENS: [u32; 4] = [1, 2, 4, 8];
@@ -37,7 +37,7 @@ fn mma_entry(gemv: GemvMma) -> Entry {
         },
         oldest: Target::Sm80,
         build: Box::new(move |target| gemv.kernel(target)),
-        workload: gemv.workload(32, 4096, 1),
+        workload: known(gemv.workload(32, 4096, 1)),
     }
 }
 
@@ -51,7 +51,7 @@ fn entry(gemv: Gemv) -> Entry {
         },
         oldest: Target::Sm80,
         build: Box::new(move |target| gemv.kernel(target)),
-        workload: gemv.workload(32, 4096, 1),
+        workload: known(gemv.workload(32, 4096, 1)),
     }
 }
 
@@ -60,7 +60,7 @@ fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> W
     let mut noise = Noise::new(seed);
     let weights = random_rows(gemv.format, rows, columns, &mut noise);
     let packed = Packed::matrix(gemv.format, columns, &weights)
-        .expect("invariant: the rows of a workload have the size of their format");
+        .expect("invariant: `dims` takes whole blocks only, and random rows have the size of their format");
     let x = noise.floats(gemv.tokens as usize * columns);
     let mut args = planes(&packed);
     let first_activation = args.len();
@@ -115,29 +115,27 @@ fn activations(format: Format, x: &[f32], columns: usize) -> Vec<Arg> {
         Format::BF16 => {
             vec![Arg::read("x", x.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect())]
         }
-        _ => vec![Arg::read("x", activation::encode(x, columns))],
+        _ => vec![Arg::read("x", known(activation::encode(x, columns)))],
     }
 }
 
 impl Gemv {
     /// A launch with weights and activations that follow from a seed, for a grid as small as the shape allows.
     ///
-    /// # Panics
-    /// If the kernel does not take the shape: ask [`dims`](Self::dims) first.
-    pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Workload {
-        let dims = self.dims(rows, columns, 1).expect("invariant: the caller asked whether the kernel takes the shape");
-        workload(*self, dims, rows, columns, seed)
+    /// # Errors
+    /// As [`dims`](Self::dims).
+    pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Result<Workload, ShapeError> {
+        Ok(workload(*self, self.dims(rows, columns, 1)?, rows, columns, seed))
     }
 }
 
 impl GemvMma {
     /// The same as [`Gemv::workload`], with the same numbers.
     ///
-    /// # Panics
-    /// If the kernel does not take the shape: ask [`dims`](Self::dims) first.
-    pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Workload {
-        let dims = self.dims(rows, columns).expect("invariant: the caller asked whether the kernel takes the shape");
+    /// # Errors
+    /// As [`dims`](Self::dims).
+    pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Result<Workload, ShapeError> {
         let gemv = Gemv { format: self.format, tokens: MAX_TOKENS, epilogue: self.epilogue() };
-        workload(gemv, dims, rows, columns, seed)
+        Ok(workload(gemv, self.dims(rows, columns)?, rows, columns, seed))
     }
 }

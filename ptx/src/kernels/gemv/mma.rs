@@ -41,16 +41,20 @@ const ROW_SCALES: u32 = 64;
 /// A kernel of this family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GemvMma {
-    /// Format of the weights: one of [`FORMATS`].
-    pub format: Format,
-    /// Whether rows are gate and up in turn, and the result is `silu(gate) · up`.
-    pub gated: bool,
+    pub(super) format: Format,
+    pub(super) gated: bool,
 }
 
 /// Formats that there are kernels for.
 pub const FORMATS: [Format; 3] = [Format::Q4_0, Format::Q4_K, Format::Q8_0];
 
 impl GemvMma {
+    /// The kernel for weights of one of [`FORMATS`]; there is none for others. If it is `gated`, rows are gate and up in turn, and the result is
+    /// `silu(gate) · up`.
+    pub fn new(format: Format, gated: bool) -> Option<Self> {
+        FORMATS.contains(&format).then_some(Self { format, gated })
+    }
+
     /// Name of the kernel: `gemv_mma_q4_k_b8`, `gemv_mma_swiglu_q4_k_b8`.
     pub fn name(&self) -> String {
         format!("gemv_mma_{}{}_b{MAX_TOKENS}", if self.gated { "swiglu_" } else { "" }, self.format.name())
@@ -87,7 +91,7 @@ impl GemvMma {
         Ok(Dims { grid: [rows.div_ceil(ROWS), 1, 1], block: [32 * WARPS, 1, 1], dynamic_shared })
     }
 
-    /// The kernel, of one of [`FORMATS`]; for [`Target::Sm90`], with dependent launch.
+    /// The kernel; for [`Target::Sm90`], with dependent launch.
     pub fn kernel(&self, target: Target) -> Kernel {
         let k = KernelBuilder::new(&self.name());
         k.about(&format!(

@@ -70,12 +70,9 @@ pub enum Epilogue {
 /// A kernel of this family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Gemv {
-    /// Format of the weights.
-    pub format: Format,
-    /// Tokens: 1 to [`MAX_TOKENS`].
-    pub tokens: u32,
-    /// What becomes of the sums.
-    pub epilogue: Epilogue,
+    format: Format,
+    tokens: u32,
+    epilogue: Epilogue,
 }
 
 /// What is the same for all parts of a kernel.
@@ -85,6 +82,31 @@ struct Shape {
 }
 
 impl Gemv {
+    /// The kernel for weights of a format and a bucket of tokens.
+    ///
+    /// # Errors
+    /// [`ShapeError`] unless there are 1 to [`MAX_TOKENS`] tokens.
+    pub fn new(format: Format, tokens: usize, epilogue: Epilogue) -> Result<Self, ShapeError> {
+        let family = Self { format, tokens: MAX_TOKENS, epilogue };
+        let tokens = ShapeError::check(&format!("gemv_{}", format.name()), "tokens", tokens, 1, MAX_TOKENS)?;
+        Ok(Self { tokens, ..family })
+    }
+
+    /// Format of the weights.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Tokens of a launch.
+    pub fn tokens(&self) -> usize {
+        self.tokens as usize
+    }
+
+    /// What becomes of the sums.
+    pub fn epilogue(&self) -> Epilogue {
+        self.epilogue
+    }
+
     /// Name of the kernel: `gemv_q4_k_b1`, `gemv_swiglu_q4_k_b1`, `gemv_argmax_q6_k_b1`.
     pub fn name(&self) -> String {
         let epilogue = match self.epilogue {
@@ -114,13 +136,12 @@ impl Gemv {
     ///
     /// # Errors
     /// [`ShapeError`] unless `columns` are whole blocks of the format, there are at most 2^24 rows (an even number of them for
-    /// [`Epilogue::SwiGlu`]) and 1 to [`MAX_TOKENS`] tokens.
+    /// [`Epilogue::SwiGlu`]).
     pub fn dims(&self, rows: usize, columns: usize, processors: u32) -> Result<Dims, ShapeError> {
         let name = self.name();
         let pairs = if self.epilogue == Epilogue::SwiGlu { 2 } else { 1 };
         let rows = ShapeError::check(&name, "rows", rows, pairs, 1 << 24)?;
         ShapeError::check(&name, "columns", columns, self.format.column_multiple(), 1 << 24)?;
-        ShapeError::check(&name, "tokens", self.tokens as usize, 1, MAX_TOKENS)?;
         let blocks = rows.div_ceil(self.rows_per_warp() * WARPS);
         let most = match self.epilogue {
             Epilogue::ArgMax => ARG_MAX_BLOCKS * processors.max(1),
