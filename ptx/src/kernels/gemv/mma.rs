@@ -2,7 +2,7 @@
 //!
 //! # Shapes and buffers
 //! Those of [`gemv`](super) for 8 tokens, with columns in multiples of 256: `W` in planes of Q4_K, Q4_0 or Q8_0, `x` in the tiles of
-//! [`activation`](crate::kernels::activation), and the epilogues `Store` and `SwiGlu`.
+//! [`activation`], and the epilogues `Store` and `SwiGlu`.
 //!
 //! # Who does what
 //! A block of eight warps takes 32 rows, and goes over the columns in groups of 32 blocks. Asynchronous copies bring the codes of

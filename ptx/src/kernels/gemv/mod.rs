@@ -2,7 +2,7 @@
 //!
 //! # Shapes and buffers
 //! `W`: `[rows][columns]`, in the planes of [`pack`](super::pack): parameters `codes`, `high` (Q5_K, Q6_K), `scales`, `supers` (Q6_K).
-//! Activations `x` of `T` tokens: for quantised weights the tiles of [`activation`](super::activation); for F16 `[T][columns]` f32; for
+//! Activations `x` of `T` tokens: for quantised weights the tiles of [`activation`]; for F16 `[T][columns]` f32; for
 //! BF16 `[T][columns]` bfloat16. `T` is part of the kernel: a bucket.
 //!
 //! | [`Epilogue`] | result |
