@@ -48,7 +48,7 @@
 //! | [`machine`] | measured limits of this computer |
 //! | [`budget`] | budgets from those limits, from a file, from an earlier profile |
 //! | [`profile`] | the recording as data; its JSON Schema |
-//! | [`Style`], [`ReportOptions`], [`format`] | the same as text and Markdown |
+//! | [`Style`], [`ReportOptions`], [`format`](mod@format) | the same as text and Markdown |
 //! | [`exec_graph`] | what called, contained and launched what |
 //! | [`Profile::to_html`], [`Profile::to_chrome_trace`], … | the same for browsers, trace viewers, flame graphs |
 //! | [`diff`], [`paired`] | two profiles side by side; ratios of pairs and their intervals |
