@@ -2,7 +2,7 @@
 
 /// The time-stamp counter, where it counts at one rate in all states of all cores, so that differences of readings are time.
 ///
-/// A read takes a third of what the system's monotonic clock does, which reads the same counter and scales it. It does not wait for the
+/// A read is cheaper than one of the system's monotonic clock, which reads the same counter and scales it. It does not wait for the
 /// instructions before it: some ten nanoseconds of them may come after it.
 ///
 /// Reference: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 3, "Invariant TSC".
