@@ -40,6 +40,7 @@
 
 mod combine;
 mod launch;
+pub(super) mod scalars;
 mod split;
 
 pub use launch::{SPLIT, Shape, Spec, dims, heads_per_cta, workload};

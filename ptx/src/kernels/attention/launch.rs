@@ -2,6 +2,7 @@
 
 use super::split::attention;
 use crate::ir::Target;
+use crate::kernels::attention::scalars::Values;
 use crate::kernels::kv::{self, BLOCK, Batch, KvType};
 use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, bytes_of_u32};
 use crate::kernels::{Dims, Entry, ShapeError};
@@ -126,6 +127,14 @@ pub fn workload(spec: Spec, shape: Shape, batch: &Batch, softcap: f32, seed: u64
     let d = spec.head_dim as usize;
     let q = shape.rows * shape.heads * d;
     let window = spec.window.then_some(shape.window);
+    let values = Values {
+        head_dim: spec.head_dim,
+        heads: shape.heads,
+        kv_heads: shape.kv_heads,
+        batch,
+        softcap: spec.softcap.then_some(softcap),
+        window,
+    };
     let cache = batch.cache(spec.kv, spec.head_dim, shape.kv_heads, window, &mut noise);
     let parts = shape.rows * shape.heads * dims.grid[0] as usize;
     let mut args = vec![
@@ -138,24 +147,9 @@ pub fn workload(spec: Spec, shape: Shape, batch: &Batch, softcap: f32, seed: u64
         Arg::scratch("parts", 4 * parts * d),
         Arg::scratch("part_sums", 8 * parts),
         Arg::update("arrivals", vec![0; 4 * shape.rows * shape.heads / spec.heads as usize]),
-        Arg::U32(shape.heads as u32),
-        Arg::U32((shape.heads / shape.kv_heads) as u32),
-        Arg::U32(batch.table_width),
-        Arg::U32(batch.blocks),
-        Arg::F32(1.0 / (spec.head_dim as f32).sqrt()),
     ];
-    if spec.softcap {
-        args.push(Arg::F32(softcap));
-    }
-    if spec.window {
-        args.push(Arg::U32(shape.window as u32));
-    }
-    let visible: u64 = batch
-        .positions
-        .iter()
-        .filter(|&&p| p != kv::INACTIVE)
-        .map(|&p| if spec.window { (u64::from(p) + 1).min(shape.window as u64) } else { u64::from(p) + 1 })
-        .sum();
+    args.extend(values.args());
+    let visible: u64 = batch.positions.iter().filter(|&&p| p != kv::INACTIVE).map(|&p| values.seen(p)).sum();
     let work = Work {
         weight_bytes: visible * (4 * shape.kv_heads * d) as u64,
         activation_bytes: 4 * q as u64,

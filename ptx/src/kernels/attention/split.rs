@@ -4,6 +4,7 @@ use super::combine::combine;
 use super::launch::{ROUNDS, SPLIT, Spec, THREADS, WARPS};
 use crate::build::{B32, F32, KernelBuilder, LoadOptions, Pred, Ptr, Reg, SharedSpace, U32, Var};
 use crate::ir::{Access, Kernel, Target, Threads};
+use crate::kernels::attention::scalars::Scalars;
 use crate::kernels::kv::{self, BLOCK, INACTIVE};
 
 /// Loads of values that are under way in a lane.
@@ -61,13 +62,8 @@ pub fn attention(spec: Spec, target: Target) -> Kernel {
     let parts = k.param_ptr::<F32>("parts", Access::ReadWrite, 16);
     let part_sums = k.param_ptr::<F32>("part_sums", Access::ReadWrite, 8);
     let arrivals = k.param_ptr::<U32>("arrivals", Access::ReadWrite, 4);
-    let heads = k.param_u32("heads");
-    let group = k.param_u32("group");
-    let table_width = k.param_u32("table_width");
-    let blocks = k.param_u32("blocks");
-    let scale = k.param_f32("scale");
-    let softcap = spec.softcap.then(|| k.param_f32("softcap"));
-    let window = spec.window.then(|| k.param_u32("window"));
+    let scalars = Scalars::params(k, spec.softcap, spec.window);
+    let Scalars { heads, group, table_width, blocks, .. } = scalars;
     let shared = k.dynamic_shared::<B32>("shared", spec.shared_bytes());
     let flag = k.shared::<U32>("flag", 1);
     if target >= Target::Sm90 {
@@ -79,7 +75,7 @@ pub fn attention(spec: Spec, target: Target) -> Kernel {
     let (row, first_head) = (k.ctaid_z(), k.mul(k.ctaid_y(), spec.heads));
     let last = k.ld_with(k.index(positions, row), LoadOptions::READ_ONLY.uniform());
     k.return_if(k.eq(last, INACTIVE));
-    let first = window.map_or_else(|| k.value(0), |w| k.sub(k.max(k.add(last, 1), w), w));
+    let first = scalars.first(k, last);
     let first_split = k.div(first, SPLIT);
     let splits = k.add(k.sub(k.div(last, SPLIT), first_split), 1);
     let out = k.index_by(k.row(y, row, k.mul(heads, 4 * spec.head_dim)), first_head, 4 * spec.head_dim);
@@ -103,7 +99,7 @@ pub fn attention(spec: Spec, target: Target) -> Kernel {
         blocks,
         first,
         last,
-        softcap: softcap.map(|cap| k.mul(cap, std::f32::consts::LOG2_E)),
+        softcap: scalars.cap(k),
     };
     let split = k.add(first_split, k.ctaid());
     let block = k.var(k.mad(split, SPLIT / BLOCK, k.warp()));
@@ -112,7 +108,7 @@ pub fn attention(spec: Spec, target: Target) -> Kernel {
     copy(block.get());
 
     // Scores come out in units of the exponent of 2, or, before a cap, of the cap.
-    let unit = softcap.map_or_else(|| k.mul(scale, std::f32::consts::LOG2_E), |cap| k.div_rn(scale, cap));
+    let unit = scalars.unit(k);
     let of_head = k.index_by(k.row(q, row, k.mul(heads, 4 * spec.head_dim)), first_head, 4 * spec.head_dim);
     let queries = shared.offset(spec.queries_at() as i32).cast::<F32>();
     k.for_(k.shl(k.tid(), 2), spec.heads * spec.head_dim, 4 * THREADS, |i| {

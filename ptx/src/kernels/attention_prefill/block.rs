@@ -3,6 +3,7 @@
 use super::launch::{Spec, THREADS, TILE};
 use crate::build::{B32, F32, KernelBuilder, LoadOptions, Pred, Ptr, Reg, SharedSpace, U32, Var};
 use crate::ir::{Access, Kernel, Target, Threads};
+use crate::kernels::attention::scalars::Scalars;
 use crate::kernels::attention::{LOWEST, tanh};
 use crate::kernels::kv::{self, BLOCK, KvType};
 
@@ -64,13 +65,8 @@ pub fn attention_prefill(spec: Spec, target: Target) -> Kernel {
     let block_table = k.param_ptr::<U32>("block_table", Access::Read, 4);
     let kv = k.param_ptr::<B32>("kv", Access::Read, 16);
     let y = k.param_ptr::<F32>("y", Access::Write, 16);
-    let heads = k.param_u32("heads");
-    let group = k.param_u32("group");
-    let table_width = k.param_u32("table_width");
-    let blocks = k.param_u32("blocks");
-    let scale = k.param_f32("scale");
-    let softcap = spec.softcap.then(|| k.param_f32("softcap"));
-    let window = spec.window.then(|| k.param_u32("window"));
+    let scalars = Scalars::params(k, spec.softcap, spec.window);
+    let Scalars { heads, group, table_width, blocks, window, .. } = scalars;
     let shared = k.dynamic_shared::<B32>("shared", spec.shared_bytes());
     if target >= Target::Sm90 {
         k.wait_for_dependencies();
@@ -95,12 +91,12 @@ pub fn attention_prefill(spec: Spec, target: Target) -> Kernel {
         kv,
         kv_head: k.div(head, group),
         blocks,
-        first: window.map_or_else(|| k.value(0), |w| k.sub(k.max(k.add(position, 1), w), w)),
+        first: scalars.first(k, position),
         last: k.add(position, last_row),
         rows: own.map(|row| k.add(position, row)),
         warp_row: k.add(position, warp_first),
-        unit: softcap.map_or_else(|| k.mul(scale, std::f32::consts::LOG2_E), |cap| k.div_rn(scale, cap)),
-        softcap: softcap.map(|cap| k.mul(cap, std::f32::consts::LOG2_E)),
+        unit: scalars.unit(k),
+        softcap: scalars.cap(k),
         window,
     };
     let block = k.var(k.div(cta.first, BLOCK));

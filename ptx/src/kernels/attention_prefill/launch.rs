@@ -2,6 +2,7 @@
 
 use super::block::attention_prefill;
 use crate::ir::Target;
+use crate::kernels::attention::scalars::Values;
 use crate::kernels::kv::{self, BLOCK, Batch, KvType};
 use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, bytes_of_u32};
 use crate::kernels::{Dims, Entry, ShapeError};
@@ -109,6 +110,14 @@ pub fn workload(
     let d = spec.head_dim as usize;
     let q = batch.positions.len() * shape.heads * d;
     let window = spec.window.then_some(shape.window);
+    let values = Values {
+        head_dim: spec.head_dim,
+        heads: shape.heads,
+        kv_heads: shape.kv_heads,
+        batch,
+        softcap: spec.softcap.then_some(softcap),
+        window,
+    };
     let cache = batch.cache(spec.kv, spec.head_dim, shape.kv_heads, window, &mut noise);
     let table: Vec<u32> = tiles.iter().flat_map(|t| [t.first_row, t.rows, t.sequence, t.position]).collect();
     let mut args = vec![
@@ -117,21 +126,11 @@ pub fn workload(
         Arg::read("block_table", bytes_of_u32(&batch.block_table)),
         Arg::read("kv", cache),
         Arg::write("y", 4 * q),
-        Arg::U32(shape.heads as u32),
-        Arg::U32((shape.heads / shape.kv_heads) as u32),
-        Arg::U32(batch.table_width),
-        Arg::U32(batch.blocks),
-        Arg::F32(1.0 / (spec.head_dim as f32).sqrt()),
     ];
-    if spec.softcap {
-        args.push(Arg::F32(softcap));
-    }
-    if spec.window {
-        args.push(Arg::U32(shape.window as u32));
-    }
-    let seen = |p: u32| window.map_or(u64::from(p) + 1, |w| (u64::from(p) + 1).min(w as u64));
-    let pairs: u64 = batch.positions.iter().map(|&p| seen(p)).sum();
-    let cached = tiles.iter().filter(|t| t.rows > 0).map(|t| seen(t.position) + u64::from(t.rows) - 1).sum::<u64>();
+    args.extend(values.args());
+    let pairs: u64 = batch.positions.iter().map(|&p| values.seen(p)).sum();
+    let cached =
+        tiles.iter().filter(|t| t.rows > 0).map(|t| values.seen(t.position) + u64::from(t.rows) - 1).sum::<u64>();
     let work = Work {
         weight_bytes: cached * (4 * shape.kv_heads * d) as u64,
         activation_bytes: 4 * q as u64,
