@@ -7,7 +7,8 @@ mod common;
 
 use brick_ptx::interp::{Module, Schedule};
 use brick_ptx::ir::Target;
-use brick_ptx::kernels::gemv::{Epilogue, Gemv, NO_TOKEN};
+use brick_ptx::kernels::argmax::NO_TOKEN;
+use brick_ptx::kernels::gemv::{Epilogue, Gemv};
 use brick_ptx::kernels::workload::{Arg, Noise, Workload, bytes_of_f32, random_rows};
 use brick_ptx::kernels::{Format, activation};
 use bricks::op::ActKind;
@@ -241,7 +242,7 @@ fn the_largest_of_all_rows() {
                     let values: Vec<f32> = (0..rows).map(|row| problem.dot(token, row).value as f32).collect();
                     assert_eq!(Some(found as usize), argmax(&values), "{format:?} {rows} rows, {schedule:?}");
                 }
-                assert_eq!(run.u32s("counter").unwrap(), [0], "the counter is ready for the next launch");
+                assert_eq!(run.u32s("arrivals").unwrap(), [0], "the counter is ready for the next launch");
             }
         }
     }

@@ -57,6 +57,11 @@ impl Key {
         k.not(self.place)
     }
 
+    /// The index it was made of, [`NO_TOKEN`] for the order 0.
+    pub(super) fn token(self, k: &KernelBuilder) -> Reg<U32> {
+        k.select(k.eq(self.order, 0), NO_TOKEN, self.index(k))
+    }
+
     /// The logit it was made of, NaN for the order 0.
     pub(super) fn logit(self, k: &KernelBuilder) -> Reg<F32> {
         let positive = k.lt(self.order.as_ty::<S32>(), 0);
@@ -175,7 +180,7 @@ pub fn argmax(target: Target) -> Kernel {
         });
         let winner = largest.key().of_block(&k, scratch, WARPS);
         k.if_(k.eq(k.tid(), 0), || {
-            k.st(k.index(tokens, row), k.select(k.eq(winner.order, 0), NO_TOKEN, winner.index(&k)));
+            k.st(k.index(tokens, row), winner.token(&k));
         });
     });
     k.finish()

@@ -43,7 +43,7 @@ impl Activation {
     }
 
     /// The function at `x`.
-    fn apply(self, k: &KernelBuilder, x: Reg<F32>) -> Reg<F32> {
+    pub(super) fn apply(self, k: &KernelBuilder, x: Reg<F32>) -> Reg<F32> {
         // Both are x / (1 + 2^-t).
         let t = match self {
             Self::Silu => k.mul(x, -LOG2_E),

@@ -79,9 +79,8 @@ fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> W
         }
         Epilogue::ArgMax => {
             args.extend([
-                Arg::scratch("partial_values", 4 * tokens * blocks),
-                Arg::scratch("partial_rows", 4 * tokens * blocks),
-                Arg::update("counter", vec![0; 4]),
+                Arg::scratch("best", 8 * tokens * blocks),
+                Arg::update("arrivals", vec![0; 4]),
                 Arg::write("tokens", 4 * tokens),
             ]);
             4 * tokens

@@ -2,11 +2,11 @@
 
 use super::reduce::Reduced;
 use super::{Epilogue, Gemv, PLAIN, Shape, WARPS};
-use crate::build::{F32, KernelBuilder, LoadOptions, Pred, Ptr, Reg, SharedSpace, U32};
-use crate::ir::{Access, FenceKind, Order, Scope};
-
-/// What [`Epilogue::ArgMax`] gives for a token whose values are all NaN.
-pub const NO_TOKEN: u32 = u32::MAX;
+use crate::build::{F32, KernelBuilder, Pred, Ptr, Reg, SharedSpace, U32};
+use crate::ir::Access;
+use crate::kernels::argmax::{Best, Key};
+use crate::kernels::arrive::{arrive, written};
+use crate::kernels::elementwise::Activation;
 
 /// Parameters of an epilogue.
 pub(super) enum Sink {
@@ -21,12 +21,13 @@ pub(super) struct Store {
 }
 
 pub(super) struct ArgMax {
-    values: Ptr<F32>,
-    rows: Ptr<U32>,
-    counter: Ptr<U32>,
+    /// Scratch: the largest of each block, `[T][blocks]` keys.
+    best: Ptr<U32>,
+    arrivals: Ptr<U32>,
     tokens: Ptr<U32>,
-    of_warps: [Ptr<F32, SharedSpace>; 2],
-    arrived: Ptr<U32, SharedSpace>,
+    /// The largest of each warp, `[WARPS][T]` keys.
+    of_warps: Ptr<U32, SharedSpace>,
+    flag: Ptr<U32, SharedSpace>,
 }
 
 impl Sink {
@@ -34,12 +35,11 @@ impl Sink {
         match gemv.epilogue {
             Epilogue::Store | Epilogue::SwiGlu => Self::Store(Store::params(k, gemv.epilogue == Epilogue::SwiGlu)),
             Epilogue::ArgMax => Self::ArgMax(ArgMax {
-                values: k.param_ptr("partial_values", Access::ReadWrite, 4),
-                rows: k.param_ptr("partial_rows", Access::ReadWrite, 4),
-                counter: k.param_ptr("counter", Access::ReadWrite, 4),
+                best: k.param_ptr("best", Access::ReadWrite, 8),
+                arrivals: k.param_ptr("arrivals", Access::ReadWrite, 4),
                 tokens: k.param_ptr("tokens", Access::Write, 4),
-                of_warps: ["warp_values", "warp_rows"].map(|name| k.shared(name, WARPS * gemv.tokens)),
-                arrived: k.shared("arrived", 1),
+                of_warps: k.shared("of_warps", 2 * WARPS * gemv.tokens),
+                flag: k.shared("flag", 1),
             }),
         }
     }
@@ -81,7 +81,7 @@ impl Store {
             let up = k.shfl_bfly(sum, next_row);
             k.if_(k.and(owns, k.eq(k.and(row, 1), 0)), || {
                 let y = k.index(k.row(self.y, token, k.shl(shape.rows, 1)), k.shr(row, 1));
-                k.st(y, k.mul(silu(k, sum), up));
+                k.st(y, k.mul(Activation::Silu.apply(k, sum), up));
             });
             return;
         };
@@ -96,31 +96,11 @@ impl Store {
     }
 }
 
-/// `x / (1 + e^-x)`.
-fn silu(k: &KernelBuilder, x: Reg<F32>) -> Reg<F32> {
-    let power = k.ex2_ftz(k.mul(x, -std::f32::consts::LOG2_E));
-    k.div_full(x, k.add(power, 1.0))
-}
-
-/// A value and its row.
-#[derive(Clone, Copy)]
-struct Candidate {
-    value: Reg<F32>,
-    row: Reg<U32>,
-}
-
-/// The larger; of equals, the one with the lower row. No candidate is a row of [`NO_TOKEN`] with a value of -∞.
-fn larger(k: &KernelBuilder, a: Candidate, b: Candidate) -> Candidate {
-    let earlier = k.and(k.eq(b.value, a.value), k.lt(b.row, a.row));
-    let b_wins = k.or(k.gt(b.value, a.value), earlier);
-    Candidate { value: k.select(b_wins, b.value, a.value), row: k.select(b_wins, b.row, a.row) }
-}
-
 /// The largest of all lanes whose number differs in the bits of `distances` only.
-fn over_lanes(k: &KernelBuilder, own: Candidate, distances: &[u32]) -> Candidate {
+fn over_lanes(k: &KernelBuilder, own: Key, distances: &[u32]) -> Key {
     distances.iter().fold(own, |best, &distance| {
-        let other = Candidate { value: k.shfl_bfly(best.value, distance), row: k.shfl_bfly(best.row, distance) };
-        larger(k, best, other)
+        let other = Key { order: k.shfl_bfly(best.order, distance), place: k.shfl_bfly(best.place, distance) };
+        other.or(k, best, other.beats(k, best))
     })
 }
 
@@ -136,75 +116,51 @@ impl ArgMax {
         sums: impl FnOnce(Reg<U32>) -> Reduced,
     ) {
         let (tokens, per_warp) = (gemv.tokens, gemv.rows_per_warp());
-        let (best, best_row) = (k.var(f32::NEG_INFINITY), k.var(NO_TOKEN));
+        let best = Best::new(k);
         let all_warps = k.mul(k.nctaid(), WARPS * per_warp);
-        let mut spread = (k.laneid(), 1);
+        let mut copies = 1;
         k.for_rolled(first, shape.rows, all_warps, |first| {
             let reduced = sums(first);
             let Owner { row, .. } = Owner::of(k, gemv, first, shape, &reduced);
-            // The row is inside or not, and a NaN is never larger.
-            let candidate = Candidate { value: k.select(k.lt(row, shape.rows), reduced.sum, f32::NAN), row };
-            let now = larger(k, Candidate { value: best.get(), row: best_row.get() }, candidate);
-            k.set(best, now.value);
-            k.set(best_row, now.row);
-            spread = (reduced.index, reduced.copies);
+            // The row is inside or not, and a NaN is less than every number.
+            best.update(k, Key::new(k, k.select(k.lt(row, shape.rows), reduced.sum, f32::NAN), row));
+            copies = reduced.copies;
         });
 
         k.comment("the largest of the block");
-        let (index, copies) = (k.shr(k.laneid(), spread.1.trailing_zeros()), spread.1);
         let rows_of_token: Vec<u32> = (0..per_warp.trailing_zeros()).map(|bit| copies << bit).collect();
-        let of_warp = over_lanes(k, Candidate { value: best.get(), row: best_row.get() }, &rows_of_token);
-        let token = k.div(index, per_warp);
-        let [values, rows] = [self.of_warps[0], self.of_warps[1]];
-        let rows = rows.cast::<U32>();
+        let of_warp = over_lanes(k, best.key(), &rows_of_token);
+        let token = k.div(k.laneid(), copies * per_warp);
         let one_per_token = k.eq(k.and(k.laneid(), copies * per_warp - 1), 0);
         k.if_(k.and(one_per_token, k.lt(token, tokens)), || {
-            let at = k.mad(token, WARPS, k.warp());
-            k.st(k.index(values, at), of_warp.value);
-            k.st(k.index(rows, at), of_warp.row);
+            let at = k.index_by(self.of_warps, k.mad(k.warp(), tokens, token), 8);
+            k.st2(at, [of_warp.order, of_warp.place]);
         });
         k.barrier();
         k.if_(k.lt(k.tid(), tokens), || {
-            let at = k.mul(k.tid(), WARPS);
-            let load = |w: u32| {
-                let at = k.add(at, w);
-                Candidate { value: k.ld(k.index(values, at)), row: k.ld(k.index(rows, at)) }
-            };
-            let of_block = (1..WARPS).fold(load(0), |best, w| larger(k, best, load(w)));
-            let at = k.mad(k.tid(), k.nctaid(), k.ctaid());
-            k.st(k.index(self.values, at), of_block.value);
-            k.st(k.index(self.rows, at), of_block.row);
+            let of_token = k.index_by(self.of_warps, k.tid(), 8);
+            let [largest, others @ ..] = std::array::from_fn::<_, { WARPS as usize }, _>(|w| {
+                let [order, place] = k.ld2(of_token.offset((8 * tokens) as i32 * w as i32));
+                Key { order, place }
+            });
+            let of_block = others.into_iter().fold(largest, |best, key| key.or(k, best, key.beats(k, best)));
+            let at = k.index_by(self.best, k.mad(k.tid(), k.nctaid(), k.ctaid()), 8);
+            k.st2(at, [of_block.order, of_block.place]);
         });
-        self.last_block(k, tokens);
-    }
 
-    fn last_block(&self, k: &KernelBuilder, tokens: u32) {
         k.comment("the block that arrives last finds the largest of all blocks");
-        let last = k.sub(k.nctaid(), 1);
-        k.barrier();
-        k.if_(k.eq(k.tid(), 0), || {
-            k.fence(FenceKind::AcquireRelease, Scope::Gpu);
-            k.st(self.arrived, k.atom_inc(self.counter, last, Order::AcquireRelease(Scope::Gpu)));
-        });
-        k.barrier();
-        k.return_if(k.ne(k.ld_with(self.arrived, LoadOptions::default().uniform()), last));
+        let last = arrive(k, self.arrivals, k.nctaid(), self.flag);
+        k.return_if(k.not(last));
         // A warp takes every fourth token, its lanes every 32nd block.
         k.for_rolled(k.warp(), tokens, WARPS, |token| {
-            let (best, best_row) = (k.var(f32::NEG_INFINITY), k.var(NO_TOKEN));
-            let relaxed = LoadOptions::default().order(Order::Relaxed(Scope::Gpu));
+            let best = Best::new(k);
             k.for_(k.laneid(), k.nctaid(), 32, |block| {
-                let at = k.mad(token, k.nctaid(), block);
-                let of_block = Candidate {
-                    value: k.ld_with(k.index(self.values, at), relaxed),
-                    row: k.ld_with(k.index(self.rows, at), relaxed),
-                };
-                let now = larger(k, Candidate { value: best.get(), row: best_row.get() }, of_block);
-                k.set(best, now.value);
-                k.set(best_row, now.row);
+                let at = k.index_by(self.best, k.mad(token, k.nctaid(), block), 8);
+                let [order, place] = k.ld_vec(at, written());
+                best.update(k, Key { order, place });
             });
-            let own = Candidate { value: best.get(), row: best_row.get() };
-            let of_grid = over_lanes(k, own, &[16, 8, 4, 2, 1]);
-            k.if_(k.eq(k.laneid(), 0), || k.st(k.index(self.tokens, token), of_grid.row));
+            let winner = best.key().of_warp(k);
+            k.if_(k.eq(k.laneid(), 0), || k.st(k.index(self.tokens, token), winner.token(k)));
         });
     }
 }

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `Store` | `y`: `[T][rows]` f32, plus `bias` (`[rows]`) and `residual` (`[T][rows]`) where these are not null; `y` may be `residual` |
 //! | `SwiGlu` | `y`: `[T][rows / 2]` f32, `silu(gate) · up`: rows of `W` are gate and up in turn ([`Packed::gated`](super::pack::Packed::gated)) |
-//! | `ArgMax` | `tokens`: `[T]` u32, the row of the largest value, the first of equals; [`NO_TOKEN`] if all are NaN |
+//! | `ArgMax` | `tokens`: `[T]` u32, the row of the largest value, the first of equals; [`NO_TOKEN`](super::argmax::NO_TOKEN) if all are NaN |
 //!
 //! # Who does what
 //! A warp takes `R` rows: 2, or 4 of F16 beyond four tokens. Lane `l` takes blocks `l`, `l + 32`, … of them, 16 bytes of codes each, and
@@ -43,7 +43,6 @@ use epilogue::Sink;
 use weights::{Activation, Lane, Moving, Planes};
 
 pub(super) use entries::entries;
-pub use epilogue::NO_TOKEN;
 
 /// Warps of a block.
 pub const WARPS: u32 = 4;
