@@ -27,8 +27,6 @@ const FAMILIES: [&str; 14] = [
     "softmax",
     "top_k",
 ];
-/// Registers of a multiprocessor, and most warps of one, on all of these.
-const REGISTERS: u32 = 65536;
 /// Bytes of loads that 4.3 TB/s times 0.75 µs ask of each of 132 multiprocessors.
 const BYTES_IN_FLIGHT: u32 = 24_432;
 
@@ -132,9 +130,7 @@ fn enough_bytes_are_in_flight(all: &[Assembled]) {
     // Those on tensor cores hold no registers for it: their copies are counted by the stages of their ring.
     for Assembled { entry, kernel, resources, sass } in all.iter().filter(|a| !a.entry.name.contains("mma")) {
         let Threads::Exactly([threads, 1, 1]) = kernel.threads else { panic!("{} has blocks of any size", entry.name) };
-        // Registers are given to warps in units of 256.
-        let per_warp = (resources.registers * 32).next_multiple_of(256);
-        let warps = (REGISTERS / per_warp / (threads / 32) * (threads / 32)).min(64);
+        let warps = resources.resident_warps(threads, entry.workload.dims.dynamic_shared, LISTED);
         let sass = sass.as_ref().unwrap();
         let loads =
             (sass.loops().into_iter()).map(|range| sass.histogram(range).count("LDG.E.NA.LTC256B.128")).max().unwrap();

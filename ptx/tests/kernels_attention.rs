@@ -10,7 +10,7 @@ use brick_ptx::kernels::attention::{self, Shape, Spec};
 use brick_ptx::kernels::kv::{self, BLOCK, Batch, INACTIVE, KvType};
 use bricks::op::AttentionSpec;
 use bricks::reference;
-use launches::{assert_close, contents, floats, run};
+use launches::{assert_close, contents, floats, run_all};
 
 const SOFTCAP: f32 = 0.7;
 
@@ -47,7 +47,7 @@ fn expected(load: &Workload, batch: &Batch, spec: Spec, shape: Shape, row: usize
 fn check(spec: Spec, shape: Shape, positions: &[u32]) -> Vec<f32> {
     let batch = Batch::new(positions);
     let load = attention::workload(spec, shape, &batch, SOFTCAP, 5).unwrap();
-    let (run, y) = run(attention::attention(spec, Target::Sm80), &load, |run| {
+    let (run, y) = run_all(attention::attention(spec, Target::Sm80), &load, |run| {
         run.f32s("y").unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
     });
     let y: Vec<f32> = y.into_iter().map(f32::from_bits).collect();
@@ -102,7 +102,7 @@ fn a_row_gets_the_same_bits_in_any_company_and_any_grid() {
     let batch = Batch::new(&[300]);
     let mut load = attention::workload(spec, shape(1, 320), &batch, SOFTCAP, 6).unwrap();
     let bits = |load: &Workload| {
-        run(attention::attention(spec, Target::Sm80), load, |run| {
+        run_all(attention::attention(spec, Target::Sm80), load, |run| {
             run.f32s("y").unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
         })
         .1
@@ -129,7 +129,7 @@ fn a_context_that_outgrew_the_grid_is_nan() {
     let (spec, batch) = (plain(64, 2), Batch::new(&[300, 20]));
     let shape = Shape { rows: 2, heads: 2, kv_heads: 1, context: 256, window: 0 };
     let load = attention::workload(spec, shape, &batch, SOFTCAP, 7).unwrap();
-    let (_, nan) = run(attention::attention(spec, Target::Sm80), &load, |run| {
+    let (_, nan) = run_all(attention::attention(spec, Target::Sm80), &load, |run| {
         run.f32s("y").unwrap().into_iter().map(f32::is_nan).collect::<Vec<_>>()
     });
     assert!(nan[..128].iter().all(|&nan| nan) && !nan[128..].iter().any(|&nan| nan));
@@ -173,7 +173,7 @@ mod prefill {
         let (batch, tiles) = (Batch::runs(runs), tiles(runs));
         let shape = Shape { tiles: tiles.len(), heads, kv_heads, window };
         let load = prefill::workload(spec, shape, &tiles, &batch, SOFTCAP, 8).unwrap();
-        let (run, y) = run(prefill::attention_prefill(spec, Target::Sm80), &load, |run| {
+        let (run, y) = run_all(prefill::attention_prefill(spec, Target::Sm80), &load, |run| {
             run.f32s("y").unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
         });
         let y: Vec<f32> = y.into_iter().map(f32::from_bits).collect();
@@ -215,7 +215,7 @@ mod prefill {
         let bits = |tiles: &[Tile]| {
             let shape = Shape { tiles: tiles.len(), heads: 1, kv_heads: 1, window: 0 };
             let load = prefill::workload(spec, shape, tiles, &batch, SOFTCAP, 9).unwrap();
-            run(prefill::attention_prefill(spec, Target::Sm80), &load, |run| {
+            run_all(prefill::attention_prefill(spec, Target::Sm80), &load, |run| {
                 run.f32s("y").unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
             })
             .1

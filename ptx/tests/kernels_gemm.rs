@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "kernels/common.rs"]
-mod common;
+mod launches;
 
 use brick_ptx::ir::Target;
 use brick_ptx::kernels::Format;
@@ -14,8 +13,8 @@ use half::bf16;
 
 /// Rows as the kernel multiplies them: one rounding of `scale · code + minimum` to f32, one to bfloat16.
 fn rounded(format: Format, columns: usize, bytes: &[u8]) -> Vec<Vec<f64>> {
-    let Some(sub) = sub_block_len(common::dtype(format)) else {
-        let rows = common::decoded(format, columns, bytes);
+    let Some(sub) = sub_block_len(launches::dtype(format)) else {
+        let rows = launches::decoded(format, columns, bytes);
         return rows.into_iter().map(|row| row.into_iter().map(f64::from).collect()).collect();
     };
     bytes
@@ -23,7 +22,7 @@ fn rounded(format: Format, columns: usize, bytes: &[u8]) -> Vec<Vec<f64>> {
         .map(|row| {
             let mut codes = vec![0; columns];
             let (mut scales, mut mins) = (vec![0.0; columns / sub], vec![0.0; columns / sub]);
-            unpack_row(common::dtype(format), row, &mut codes, &mut scales, &mut mins).unwrap();
+            unpack_row(launches::dtype(format), row, &mut codes, &mut scales, &mut mins).unwrap();
             let value = |(i, &code): (usize, &i8)| f32::from(code).mul_add(scales[i / sub], mins[i / sub]);
             codes.iter().enumerate().map(value).map(|w| bf16::from_f32(w).to_f64()).collect()
         })
@@ -49,10 +48,10 @@ fn products_of_whole_and_ragged_tiles() {
                 workload.args[first + 1] = Arg::read("residual", bytes_of_f32(&residual));
             }
             let target = Target::ALL[i % 2];
-            let module = common::module(gemm.kernel(target), target);
-            let schedules = if i == 1 { common::SCHEDULES.to_vec() } else { vec![common::SCHEDULES[i]] };
+            let module = launches::module(gemm.kernel(target), target);
+            let schedules = if i == 1 { launches::SCHEDULES.to_vec() } else { vec![launches::SCHEDULES[i]] };
             for schedule in schedules {
-                let y = common::run(&workload, &module, &gemm.name(), schedule).f32s("y").unwrap();
+                let y = launches::run(&workload, &module, &gemm.name(), schedule).f32s("y").unwrap();
                 for (at, &found) in y.iter().enumerate() {
                     let (token, row) = (at / rows, at % rows);
                     let terms = weights[row].iter().zip(&x[token * columns..]).map(|(w, x)| w * x);
@@ -78,8 +77,8 @@ fn fewer_tokens_than_the_grid_has_room_for() {
     let (rows, columns) = (8, 64);
     let mut workload = gemm.workload(rows, columns, 5, 1).unwrap();
     workload.dims.grid[1] = 3;
-    let module = common::module(gemm.kernel(Target::Sm80), Target::Sm80);
-    let y = common::run(&workload, &module, &gemm.name(), common::SCHEDULES[1]).f32s("y").unwrap();
+    let module = launches::module(gemm.kernel(Target::Sm80), Target::Sm80);
+    let y = launches::run(&workload, &module, &gemm.name(), launches::SCHEDULES[1]).f32s("y").unwrap();
     assert_eq!(y.len(), 5 * rows);
 }
 
@@ -87,8 +86,9 @@ fn fewer_tokens_than_the_grid_has_room_for() {
 fn the_tiles_have_no_bank_conflicts() {
     for format in FORMATS {
         let gemm = Gemm::new(format).unwrap();
-        let module = common::module(gemm.kernel(Target::Sm80), Target::Sm80);
-        let run = common::run(&gemm.workload(128, 256, 128, 1).unwrap(), &module, &gemm.name(), common::SCHEDULES[0]);
+        let module = launches::module(gemm.kernel(Target::Sm80), Target::Sm80);
+        let run =
+            launches::run(&gemm.workload(128, 256, 128, 1).unwrap(), &module, &gemm.name(), launches::SCHEDULES[0]);
         assert_eq!(run.counts.bank_conflicts(), 0, "{format:?}");
         assert_eq!(run.counts.class(brick_ptx::interp::Class::Matrix), 8 * 8 * 32);
     }

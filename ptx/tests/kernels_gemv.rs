@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "kernels/common.rs"]
-mod common;
+mod launches;
 
 use brick_ptx::interp::{Module, Schedule};
 use brick_ptx::ir::Target;
@@ -55,7 +54,7 @@ impl Problem {
                 }
             })
             .collect();
-        let weights = common::decoded(gemv.format(), columns, &weights);
+        let weights = launches::decoded(gemv.format(), columns, &weights);
         Self { gemv, rows, columns, weights, x, workload }
     }
 
@@ -68,11 +67,11 @@ impl Problem {
     }
 
     fn module(&self, target: Target) -> Module {
-        common::module(self.gemv.kernel(target), target)
+        launches::module(self.gemv.kernel(target), target)
     }
 
     fn y(&self, module: &Module, schedule: Schedule) -> Vec<f32> {
-        common::run(&self.workload, module, &self.gemv.name(), schedule).f32s("y").unwrap()
+        launches::run(&self.workload, module, &self.gemv.name(), schedule).f32s("y").unwrap()
     }
 
     /// Replaces a buffer or a null pointer of the workload.
@@ -112,11 +111,11 @@ fn products_of_every_format_and_bucket() {
     for format in Format::ALL {
         for tokens in [1, 2, 3, 4, 5, 8] {
             let gemv = gemv(format, tokens, Epilogue::Store);
-            let module = common::module(gemv.kernel(Target::Sm80), Target::Sm80);
+            let module = launches::module(gemv.kernel(Target::Sm80), Target::Sm80);
             for (i, (rows, columns)) in shapes(format).into_iter().enumerate() {
                 let problem = Problem::new(gemv, rows, columns, 100 + i as u64);
                 // Every schedule for one ragged shape; the others in turn.
-                let schedules = if i == 1 { common::SCHEDULES.to_vec() } else { vec![common::SCHEDULES[i % 4]] };
+                let schedules = if i == 1 { launches::SCHEDULES.to_vec() } else { vec![launches::SCHEDULES[i % 4]] };
                 for schedule in schedules {
                     problem.check_stored(&problem.y(&module, schedule), |_, _| 0.0);
                 }
@@ -154,7 +153,7 @@ fn results_do_not_depend_on_company() {
             let parameter = problem.workload.args.len() - 6;
             problem.replace(parameter, Arg::read("x", bytes));
             // The workload draws its weights first: they are those of the same seed.
-            assert_eq!(problem.weights, common::decoded(format, columns, &weights));
+            assert_eq!(problem.weights, launches::decoded(format, columns, &weights));
             problem.y(&problem.module(Target::Sm80), Schedule::RoundRobin)
         };
         let together = result(8, &x);
@@ -184,7 +183,7 @@ fn bias_and_residual_are_added_where_there_are_such() {
                 + f64::from(u8::from(with_residual)) * f64::from(residual[11 * token + row])
         };
         let module = problem.module(Target::Sm80);
-        for schedule in common::SCHEDULES {
+        for schedule in launches::SCHEDULES {
             problem.check_stored(&problem.y(&module, schedule), added);
         }
     }
@@ -210,7 +209,7 @@ fn the_gated_activation() {
             let columns = 2 * format.column_multiple().max(32);
             let problem = Problem::new(gemv, 14, columns, 31);
             let module = problem.module(Target::Sm80);
-            for schedule in common::SCHEDULES {
+            for schedule in launches::SCHEDULES {
                 let y = problem.y(&module, schedule);
                 assert_eq!(y.len(), 7 * tokens);
                 for (i, &found) in y.iter().enumerate() {
@@ -236,8 +235,8 @@ fn the_largest_of_all_rows() {
             let columns = 2 * format.column_multiple().max(32);
             let problem = Problem::new(gemv, rows, columns, 41);
             let module = problem.module(Target::Sm80);
-            for schedule in common::SCHEDULES {
-                let run = common::run(&problem.workload, &module, &gemv.name(), schedule);
+            for schedule in launches::SCHEDULES {
+                let run = launches::run(&problem.workload, &module, &gemv.name(), schedule);
                 for (token, &found) in run.u32s("tokens").unwrap().iter().enumerate() {
                     let values: Vec<f32> = (0..rows).map(|row| problem.dot(token, row).value as f32).collect();
                     assert_eq!(Some(found as usize), argmax(&values), "{format:?} {rows} rows, {schedule:?}");
@@ -268,8 +267,8 @@ fn of_equal_rows_the_first_wins() {
     problem.replace(2, Arg::read("x", activation::encode(&x, columns).unwrap()));
     assert!(problem.workload.dims.grid[0] > 1);
     let module = problem.module(Target::Sm80);
-    for schedule in common::SCHEDULES {
-        let run = common::run(&problem.workload, &module, &gemv.name(), schedule);
+    for schedule in launches::SCHEDULES {
+        let run = launches::run(&problem.workload, &module, &gemv.name(), schedule);
         assert_eq!(run.u32s("tokens").unwrap(), [150, NO_TOKEN]);
     }
 }

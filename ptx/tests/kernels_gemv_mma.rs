@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "kernels/common.rs"]
-mod common;
+mod launches;
 
 use brick_ptx::interp::Schedule;
 use brick_ptx::ir::Target;
@@ -18,21 +17,21 @@ fn the_bits_of_dp4a() {
         for gated in [false, true] {
             let mma = GemvMma::new(format, gated).unwrap();
             let dp4a = Gemv::new(format, 8, mma.epilogue()).unwrap();
-            let reference = common::module(dp4a.kernel(Target::Sm80), Target::Sm80);
+            let reference = launches::module(dp4a.kernel(Target::Sm80), Target::Sm80);
             for target in Target::ALL {
-                let module = common::module(mma.kernel(target), target);
+                let module = launches::module(mma.kernel(target), target);
                 // One group that is not whole; several, the last not whole; rows that are not whole blocks; more groups than stages.
                 for (i, (rows, columns)) in [(2, 256), (34, 1536), (48, 768), (6, 5376)].into_iter().enumerate() {
                     let seed = 60 + i as u64;
                     let workload = dp4a.workload(rows, columns, seed).unwrap();
-                    let expected = common::run(&workload, &reference, &dp4a.name(), Schedule::RoundRobin);
+                    let expected = launches::run(&workload, &reference, &dp4a.name(), Schedule::RoundRobin);
                     let expected = expected.f32s("y").unwrap();
                     // A gate far below zero makes nothing of its up, but not everywhere.
                     assert!(2 * expected.iter().filter(|y| **y != 0.0).count() > expected.len());
-                    let schedules = if i == 1 { common::SCHEDULES.to_vec() } else { vec![common::SCHEDULES[i]] };
+                    let schedules = if i == 1 { launches::SCHEDULES.to_vec() } else { vec![launches::SCHEDULES[i]] };
                     for schedule in schedules {
                         let found =
-                            common::run(&mma.workload(rows, columns, seed).unwrap(), &module, &mma.name(), schedule);
+                            launches::run(&mma.workload(rows, columns, seed).unwrap(), &module, &mma.name(), schedule);
                         assert_eq!(found.f32s("y").unwrap(), expected, "{} {rows}x{columns}", mma.name());
                     }
                 }
@@ -56,8 +55,8 @@ fn bias_and_residual() {
         let first = workload.args.len() - 5;
         workload.args[first] = Arg::read("bias", bias.clone());
         workload.args[first + 1] = Arg::read("residual", residual.clone());
-        let module = common::module(kernel, Target::Sm80);
-        common::run(&workload, &module, &name, Schedule::Seeded(5)).f32s("y").unwrap()
+        let module = launches::module(kernel, Target::Sm80);
+        launches::run(&workload, &module, &name, Schedule::Seeded(5)).f32s("y").unwrap()
     });
     assert_eq!(found, expected);
 }

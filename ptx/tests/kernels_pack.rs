@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "kernels/common.rs"]
-mod common;
+mod launches;
 
 use brick_ptx::kernels::activation;
 use brick_ptx::kernels::pack::{PackError, Packed};
@@ -71,7 +70,7 @@ proptest! {
             let packed = Packed::matrix(format, columns, &bytes).unwrap();
             prop_assert_eq!(packed.rows, rows);
             prop_assert_eq!(packed.bytes(), bytes.len());
-            for (row, expected) in common::decoded(format, columns, &bytes).into_iter().enumerate() {
+            for (row, expected) in launches::decoded(format, columns, &bytes).into_iter().enumerate() {
                 for (column, expected) in expected.into_iter().enumerate() {
                     let found = value(&packed, row, column);
                     prop_assert_eq!(found.to_bits(), expected.to_bits(), "{:?} {} {}", format, row, column);
@@ -175,7 +174,7 @@ fn activations_are_rounded_as_on_the_cpu_bit_for_bit() {
     use brick_ptx::kernels::workload::{Arg, Work, Workload, bytes_of_f32};
 
     for target in Target::ALL {
-        let module = common::module(quantize::quantize_q8(target), target);
+        let module = launches::module(quantize::quantize_q8(target), target);
         for (tokens, columns) in [(1, 32), (3, 896), (2, 1024), (1, 2080)] {
             let x = adversarial(tokens, columns, columns as u64);
             let expected = canonical(tiles(&x, columns));
@@ -185,8 +184,8 @@ fn activations_are_rounded_as_on_the_cpu_bit_for_bit() {
                 args: vec![Arg::read("x", bytes_of_f32(&x)), Arg::write("y", expected.len()), Arg::U32(columns as u32)],
                 work: Work::default(),
             };
-            for schedule in common::SCHEDULES {
-                let run = common::run(&workload, &module, "quantize_q8", schedule);
+            for schedule in launches::SCHEDULES {
+                let run = launches::run(&workload, &module, "quantize_q8", schedule);
                 assert_eq!(canonical(run.bytes("y").unwrap().to_vec()), expected, "{columns} columns, {schedule:?}");
             }
         }
@@ -212,9 +211,9 @@ fn bfloat16_is_rounded_as_on_the_cpu() {
         args: vec![Arg::read("x", bytes_of_f32(&x)), Arg::write("y", 2 * x.len()), Arg::U32(x.len() as u32)],
         work: Work::default(),
     };
-    let module = common::module(quantize::round_bf16(Target::Sm80), Target::Sm80);
-    for schedule in common::SCHEDULES {
-        let run = common::run(&workload, &module, "round_bf16", schedule);
+    let module = launches::module(quantize::round_bf16(Target::Sm80), Target::Sm80);
+    for schedule in launches::SCHEDULES {
+        let run = launches::run(&workload, &module, "round_bf16", schedule);
         let (found, _) = run.bytes("y").unwrap().as_chunks::<2>();
         for (&x, &found) in x.iter().zip(found) {
             let (found, expected) = (bf16::from_le_bytes(found).to_f32(), round_bf16(x));

@@ -79,7 +79,7 @@ struct Node {
 impl Node {
     fn new(kernel: Kernel, dims: Dims, args: Vec<Arg>) -> Self {
         let name = kernel.name.clone();
-        Self { module: launches::parse(kernel, Target::Sm90), name, dims, args }
+        Self { module: launches::module(kernel, Target::Sm90), name, dims, args }
     }
 }
 

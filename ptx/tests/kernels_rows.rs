@@ -14,14 +14,14 @@ use bricks::op::ActKind;
 use bricks::quant::q8::Q8Rows;
 use bricks::reference;
 use bricks::rope::{RopeScaling, RopeSpec};
-use launches::{assert_close, contents, floats, replace, run};
+use launches::{assert_close, contents, floats, replace, run_all};
 
 #[test]
 fn rms_norm_is_that_of_the_reference() {
     for (rows, columns) in [(1, 4), (3, 36), (2, 1024), (1, 1540), (2, 3584)] {
         let eps = 1e-5;
         let load = norm::workload(norm::Output::F32, rows, columns, eps, columns as u64).unwrap();
-        let (_, y) = run(norm::rms_norm(norm::Output::F32, Target::Sm80), &load, |run| run.f32s("y").unwrap());
+        let (_, y) = run_all(norm::rms_norm(norm::Output::F32, Target::Sm80), &load, |run| run.f32s("y").unwrap());
         let expected = reference::rms_norm(&floats(&load, "x"), &floats(&load, "gain"), eps).unwrap();
         assert_close(&y, &expected, 2e-6, &format!("{rows} rows of {columns}"));
     }
@@ -62,11 +62,12 @@ fn rms_norm_to_codes_rounds_what_rms_norm_gives_as_the_cpu_does() {
         for load in [&mut load, &mut plain] {
             replace(load, "x", workload::bytes_of_f32(&x));
         }
-        let (_, y) = run(norm::rms_norm(norm::Output::F32, Target::Sm80), &plain, |run| bits(run.f32s("y").unwrap()));
+        let (_, y) =
+            run_all(norm::rms_norm(norm::Output::F32, Target::Sm80), &plain, |run| bits(run.f32s("y").unwrap()));
         let y: Vec<f32> = y.into_iter().map(f32::from_bits).collect();
         let expected = tiles(&Q8Rows::from_values(columns, &y).unwrap());
         let (_, found) =
-            run(norm::rms_norm(norm::Output::Q8, Target::Sm80), &load, |run| run.bytes("y").unwrap().to_vec());
+            run_all(norm::rms_norm(norm::Output::Q8, Target::Sm80), &load, |run| run.bytes("y").unwrap().to_vec());
         assert!(found == expected, "{rows} rows of {columns}");
     }
 }
@@ -100,7 +101,7 @@ fn angles_are_those_of_the_cpu() {
         let frequencies = spec.inv_freq();
         let positions = [0, 1, 2, 3, 5, 8, 100, 4095, 32_768, 131_071, 1_000_003, u32::MAX];
         let load = angles::workload(&positions, &frequencies.inv_freq, frequencies.magnitude).unwrap();
-        let (_, found) = run(angles::rope_angles(Target::Sm80), &load, |run| run.f32s("angles").unwrap());
+        let (_, found) = run_all(angles::rope_angles(Target::Sm80), &load, |run| run.f32s("angles").unwrap());
         let pairs = spec.dims / 2;
         for (found, &position) in found.chunks_exact(2 * pairs).zip(&positions) {
             let (mut cos, mut sin) = (vec![0.0; pairs], vec![0.0; pairs]);
@@ -157,7 +158,7 @@ fn check_rope_kv(spec: Spec, shape: Shape, batch: &Batch) {
         table.extend(cos.iter().zip(&sin).flat_map(|(&c, &s)| [c, s]));
     }
     replace(&mut load, "angles", workload::bytes_of_f32(&table));
-    let (_, (q, cache)) = run(rope_kv::rope_kv(spec, Target::Sm80), &load, |run| {
+    let (_, (q, cache)) = run_all(rope_kv::rope_kv(spec, Target::Sm80), &load, |run| {
         (run.f32s("q").unwrap(), run.bytes("kv").unwrap().to_vec())
     });
 
@@ -227,7 +228,7 @@ fn argmax_is_that_of_the_reference() {
 
 fn check_argmax(logits: &[f32], vocab: usize) {
     let load = argmax::workload(logits, vocab).unwrap();
-    let (run, tokens) = run(argmax::argmax(Target::Sm80), &load, |run| run.u32s("tokens").unwrap());
+    let (run, tokens) = run_all(argmax::argmax(Target::Sm80), &load, |run| run.u32s("tokens").unwrap());
     let expected: Vec<u32> =
         logits.chunks_exact(vocab).map(|row| reference::argmax(row).map_or(argmax::NO_TOKEN, |i| i as u32)).collect();
     assert_eq!(tokens, expected, "{vocab} logits");
@@ -245,7 +246,7 @@ fn advance_moves_rows_on_and_ends_them() {
         ring: 4,
     };
     let load = step::workload(&rows).unwrap();
-    let (run, positions) = run(step::advance(Target::Sm80), &load, |run| run.u32s("positions").unwrap());
+    let (run, positions) = run_all(step::advance(Target::Sm80), &load, |run| run.u32s("positions").unwrap());
     assert_eq!(positions, [13, INACTIVE, INACTIVE, INACTIVE, INACTIVE, 1]);
     assert_eq!(run.u32s("tokens").unwrap(), [17, 2, 0, 5, argmax::NO_TOKEN, 8]);
     assert_eq!(run.u32s("produced").unwrap(), [4, 9, 1, 1, 3, 6]);
@@ -271,7 +272,7 @@ fn embeddings_are_those_of_the_file() {
         for scale in [1.0, 59.25] {
             let tokens = [4, 0, 3, 5, u32::MAX];
             let load = embed::workload(&table, &tokens, scale).unwrap();
-            let (_, y) = run(embed::embed(format, Target::Sm80), &load, |run| bits(run.f32s("y").unwrap()));
+            let (_, y) = run_all(embed::embed(format, Target::Sm80), &load, |run| bits(run.f32s("y").unwrap()));
             for (y, &token) in y.chunks_exact(columns).zip(&tokens) {
                 let mut expected = vec![f32::NAN; columns];
                 if let Some(row) = file.chunks_exact(format.row_bytes(columns)).nth(token as usize) {
@@ -292,7 +293,7 @@ fn embeddings_are_those_of_the_file() {
 fn sums_and_gates_are_those_of_the_reference() {
     for n in [1, 2, 3, 4, 7, 1023, 1026] {
         let load = elementwise::add_workload(n, 22).unwrap();
-        let (_, y) = run(elementwise::add(Target::Sm80), &load, |run| run.f32s("y").unwrap());
+        let (_, y) = run_all(elementwise::add(Target::Sm80), &load, |run| run.f32s("y").unwrap());
         assert_eq!(y, reference::add(&floats(&load, "a"), &floats(&load, "b")).unwrap(), "{n} elements");
     }
     let mut gate: Vec<f32> = workload::Noise::new(23).floats(3 * 1028).iter().map(|x| x * 12.0).collect();
@@ -300,7 +301,7 @@ fn sums_and_gates_are_those_of_the_reference() {
     let up = workload::Noise::new(24).floats(3 * 1028);
     for (activation, act) in [(Activation::Silu, ActKind::Silu), (Activation::GeluTanh, ActKind::GeluTanh)] {
         let load = elementwise::gate_workload(activation, 1028, &gate, &up).unwrap();
-        let (_, y) = run(elementwise::gate(activation, Target::Sm80), &load, |run| run.f32s("y").unwrap());
+        let (_, y) = run_all(elementwise::gate(activation, Target::Sm80), &load, |run| run.f32s("y").unwrap());
         let expected = reference::gated_activation(act, &gate, &up).unwrap();
         assert_close(&y, &expected, 2e-6, activation.kernel());
     }
@@ -316,7 +317,7 @@ fn top_k_is_a_sort() {
             *x = if i % 41 == 3 { f32::NAN } else { (*x * 100.0).round() / 8.0 };
         }
         let load = sample::top_k_workload(&logits, vocab, count).unwrap();
-        let (run, tokens) = run(sample::top_k(Target::Sm80), &load, |run| run.u32s("top_tokens").unwrap());
+        let (run, tokens) = run_all(sample::top_k(Target::Sm80), &load, |run| run.u32s("top_tokens").unwrap());
         let values = run.f32s("top_logits").unwrap();
         for (row, logits) in logits.chunks_exact(vocab).enumerate() {
             let mut order: Vec<u32> = (0..vocab as u32).filter(|&i| !logits[i as usize].is_nan()).collect();
@@ -342,7 +343,7 @@ fn softmax_is_that_of_the_reference() {
         x[3 * columns] = f32::NAN;
         x[4 * columns] = f32::INFINITY;
         let load = sample::softmax_workload(&x, &temperatures).unwrap();
-        let (_, y) = run(sample::softmax(Target::Sm80), &load, |run| bits(run.f32s("y").unwrap()));
+        let (_, y) = run_all(sample::softmax(Target::Sm80), &load, |run| bits(run.f32s("y").unwrap()));
         let expected = x.chunks_exact(columns).zip(temperatures).flat_map(|(x, t)| {
             let mut scores: Vec<f64> = x.iter().map(|&x| f64::from(x) / f64::from(t)).collect();
             reference::softmax(&mut scores);

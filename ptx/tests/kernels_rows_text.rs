@@ -84,7 +84,7 @@ fn streams_are_read_in_whole_sectors() {
 fn dependent_launch_changes_no_result() {
     for entry in entries(|_| true) {
         let run = |target| {
-            let module = launches::parse((entry.build)(target), target);
+            let module = launches::module((entry.build)(target), target);
             entry.workload.run(&module, &entry.name, Schedule::Seeded(4), Checks::Full).unwrap()
         };
         let [plain, dependent] = Target::ALL.map(run);

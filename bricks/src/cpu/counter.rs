@@ -32,13 +32,11 @@ impl TickCounter {
 }
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-#[allow(unused_unsafe)] // older compilers have `cpuid` unsafe
 fn is_trusted() -> bool {
     use std::arch::x86_64::__cpuid;
     const POWER: u32 = 0x8000_0007;
     const INVARIANT: u32 = 1 << 8;
-    // SAFETY: every x86-64 processor has `cpuid`.
-    let invariant = unsafe { __cpuid(0x8000_0000).eax >= POWER && __cpuid(POWER).edx & INVARIANT != 0 };
+    let invariant = __cpuid(0x8000_0000).eax >= POWER && __cpuid(POWER).edx & INVARIANT != 0;
     // Linux watches the counters of all cores, and takes another clock when they part.
     let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
     invariant && (cfg!(not(target_os = "linux")) || source.is_ok_and(|s| s.trim() == "tsc"))

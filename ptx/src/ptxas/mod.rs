@@ -26,6 +26,7 @@ mod assemble;
 mod error;
 mod fetch;
 mod locate;
+mod occupancy;
 mod sass;
 
 pub use assemble::{Assembled, Resources};

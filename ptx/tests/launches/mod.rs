@@ -6,29 +6,36 @@ use brick_ptx::compile;
 use brick_ptx::interp::{Checks, Module, Schedule};
 use brick_ptx::ir::{self, Kernel, Target};
 use brick_ptx::kernels::workload::Arg;
-use brick_ptx::kernels::{Run, Workload};
+use brick_ptx::kernels::{Format, Run, Workload};
+use bricks::DType;
+use bricks::quant::decode_row;
 
 /// In turn, and three seeds.
 pub(crate) const SCHEDULES: [Schedule; 4] =
     [Schedule::RoundRobin, Schedule::Seeded(1), Schedule::Seeded(2), Schedule::Seeded(3)];
 
 /// The kernel, as text that was parsed again.
-pub(crate) fn parse(kernel: Kernel, target: Target) -> Module {
+pub(crate) fn module(kernel: Kernel, target: Target) -> Module {
     let text = compile(&ir::Module { kernels: vec![kernel] }, target).unwrap_or_else(|e| panic!("{e}"));
     Module::parse(&text).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// Runs a workload with all checks.
+pub(crate) fn run(workload: &Workload, module: &Module, name: &str, schedule: Schedule) -> Run {
+    workload.run(module, name, schedule, Checks::Full).unwrap_or_else(|e| panic!("{name}, {schedule:?}: {e}"))
+}
+
 /// Runs a workload under every schedule; every run has to give what `result` sees, bit for bit. Gives the first.
-pub(crate) fn run<R: PartialEq + std::fmt::Debug>(
+pub(crate) fn run_all<R: PartialEq + std::fmt::Debug>(
     kernel: Kernel,
     workload: &Workload,
     result: impl Fn(&Run) -> R,
 ) -> (Run, R) {
     let name = kernel.name.clone();
-    let module = parse(kernel, Target::Sm80);
+    let module = module(kernel, Target::Sm80);
     let mut first: Option<(Run, R)> = None;
     for schedule in SCHEDULES {
-        let run = workload.run(&module, &name, schedule, Checks::Full).unwrap_or_else(|e| panic!("{schedule:?}: {e}"));
+        let run = run(workload, &module, &name, schedule);
         let found = result(&run);
         match &first {
             None => first = Some((run, found)),
@@ -77,4 +84,30 @@ pub(crate) fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what
             "{what}: {found} at {i}, expected {expected}"
         );
     }
+}
+
+/// The reference's name of a format.
+pub(crate) fn dtype(format: Format) -> DType {
+    match format {
+        Format::Q4_0 => DType::Q4_0,
+        Format::Q4_1 => DType::Q4_1,
+        Format::Q4_K => DType::Q4_K,
+        Format::Q5_K => DType::Q5_K,
+        Format::Q6_K => DType::Q6_K,
+        Format::Q8_0 => DType::Q8_0,
+        Format::F16 => DType::F16,
+        Format::BF16 => DType::BF16,
+    }
+}
+
+/// Rows of a file, decoded by the reference.
+pub(crate) fn decoded(format: Format, columns: usize, bytes: &[u8]) -> Vec<Vec<f32>> {
+    bytes
+        .chunks_exact(format.row_bytes(columns))
+        .map(|row| {
+            let mut values = vec![0.0; columns];
+            decode_row(dtype(format), row, &mut values).unwrap();
+            values
+        })
+        .collect()
 }

@@ -161,6 +161,9 @@ enum Hardware {
         stack_bytes: u32,
         static_shared_bytes: u32,
         barriers: u32,
+        /// On a multiprocessor, of the launch's blocks (derived).
+        resident_warps: u32,
+        most_warps: u32,
         /// Machine instructions of the innermost loop, if there is one.
         hot_loop: Option<Vec<(String, usize)>>,
     },
@@ -185,7 +188,7 @@ impl<'a> Explained<'a> {
                 needed_bytes: entry.workload.work.bytes(),
             },
             counted: Counted::of(&run.counts),
-            hardware: hardware(&entry.name, arch, text),
+            hardware: hardware(entry, arch, text),
             ceilings: Bound::of(entry, &run.counts),
         })
     }
@@ -219,9 +222,19 @@ impl<'a> Explained<'a> {
         writeln!(s, "  {bank_conflicts} bank conflicts, {barriers} barriers, {divergent_branches} divergent branches")?;
         writeln!(s, "\nhardware, {}", self.arch)?;
         match &self.hardware {
-            Hardware::Assembled { registers, spill_bytes, stack_bytes, static_shared_bytes, barriers, hot_loop } => {
+            Hardware::Assembled {
+                registers,
+                spill_bytes,
+                stack_bytes,
+                static_shared_bytes,
+                barriers,
+                resident_warps,
+                most_warps,
+                hot_loop,
+            } => {
                 writeln!(s, "  {registers} registers, {spill_bytes} B spilled, {stack_bytes} B of stack")?;
                 writeln!(s, "  {static_shared_bytes} B of static shared memory, {barriers} barriers")?;
+                writeln!(s, "  {resident_warps} of {most_warps} warps resident on a multiprocessor (derived)")?;
                 if let Some(hot) = hot_loop {
                     let total: usize = hot.iter().map(|(_, n)| n).sum();
                     writeln!(s, "  innermost loop: {total} instructions")?;
@@ -259,14 +272,20 @@ impl Counted {
 }
 
 /// Registers and machine code; a missing assembler is not an error.
-fn hardware(kernel: &str, arch: Arch, text: &str) -> Hardware {
-    match assembled(kernel, arch, text) {
+fn hardware(entry: &Entry, arch: Arch, text: &str) -> Hardware {
+    match assembled(&entry.name, arch, text) {
         Ok((r, hot)) => Hardware::Assembled {
             registers: r.registers,
             spill_bytes: r.spill_store_bytes + r.spill_load_bytes,
             stack_bytes: r.stack_bytes,
             static_shared_bytes: r.static_shared_bytes,
             barriers: r.barriers,
+            resident_warps: r.resident_warps(
+                entry.workload.dims.block.iter().product(),
+                entry.workload.dims.dynamic_shared,
+                arch,
+            ),
+            most_warps: arch.max_warps(),
             hot_loop: hot.map(|h| h.0.into_iter().collect()),
         },
         Err(e) => Hardware::Unavailable { reason: e.to_string() },
