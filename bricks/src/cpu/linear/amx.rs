@@ -18,7 +18,7 @@ use std::mem::MaybeUninit;
 use std::ptr::{addr_of, addr_of_mut};
 
 use super::format::{Chunk, Coding, Format, Sink};
-use super::lanes::MAGIC;
+use super::lanes::{MAGIC, Owned};
 use super::layout::ROW_GROUP;
 use super::quantised::{Quantised, Token};
 use super::{Job, Q8Acts};
@@ -314,11 +314,7 @@ impl Tile<'_, '_> {
             products.start();
             for group in 0..self.groups {
                 let start = (self.group + group) * ROW_GROUP;
-                let owned = {
-                    let first = job.rows.start.clamp(start, start + ROW_GROUP) - start;
-                    let end = job.rows.end.clamp(start, start + ROW_GROUP) - start;
-                    (((1u32 << end) - 1) & !((1u32 << first) - 1)) as __mmask16
-                };
+                let owned = Owned::of(&job.rows, start, ROW_GROUP).mask();
                 let out = job.out.ptr.wrapping_add(self.t * job.out.stride + start);
                 let mut acc = [_mm512_setzero_ps(); TOKENS];
                 if self.first > 0 {

@@ -18,6 +18,7 @@ use std::sync::OnceLock;
 
 use super::amx::Release;
 use super::bf16::RUN;
+use super::lanes::Owned;
 use super::layout::{PLANE, ROW_GROUP};
 use super::{AHEAD, Job};
 use crate::cpu::tiles::TileConfig;
@@ -141,12 +142,7 @@ impl Part<'_, '_> {
     #[inline(always)]
     unsafe fn multiply<const A: usize, const B: usize>(&self, group: usize, acts: *const Acts, sums: *mut Sums) {
         let job = self.job;
-        let mask = |b: usize| {
-            let start = (group + b) * ROW_GROUP;
-            let first = job.rows.start.clamp(start, start + ROW_GROUP) - start;
-            let end = job.rows.end.clamp(start, start + ROW_GROUP) - start;
-            (((1u32 << end) - 1) & !((1u32 << first) - 1)) as __mmask16
-        };
+        let mask = |b: usize| Owned::of(&job.rows, (group + b) * ROW_GROUP, ROW_GROUP).mask();
         let out =
             |i: usize, b: usize| job.out.ptr.wrapping_add((self.t + i) * job.out.stride + (group + b) * ROW_GROUP);
         // SAFETY: only owned rows of the job's tokens are read and written; sums and activations are this call's own memory.

@@ -11,8 +11,8 @@
 
 use std::mem::MaybeUninit;
 
-use super::lanes::{Owned, RowLanes};
-use super::layout::{Layout, PACKED_ALIGN, PLANE, PackedAt, ROW_GROUP};
+use super::lanes::{RowLanes, Rows};
+use super::layout::{Layout, PACKED_ALIGN, PLANE, PackedAt};
 use super::{AHEAD, Job};
 use crate::DType;
 use crate::cpu::SimdLevel;
@@ -32,14 +32,6 @@ const VECTORS: usize = 2;
 /// Tokens of a tile where registers are few, and where there are 32.
 const NARROW: usize = 2;
 const WIDE: usize = 4;
-
-/// The rows of a vector: where they are packed, and which of them are the job's.
-#[derive(Clone, Copy)]
-struct Rows {
-    at: PackedAt,
-    start: usize,
-    owned: Owned,
-}
 
 /// Some tokens and a panel of inputs, with the rounded activations: `n` rows of `stride` values, zeros behind the `len` inputs.
 #[derive(Clone, Copy)]
@@ -111,24 +103,21 @@ impl Kernel for Product<'_, '_> {
     fn run<S: Simd>(self, s: S) {
         let Self { job, part } = self;
         let lanes = <S as RowLanes>::ROWS;
-        let vector = |start: usize| {
-            let owned = Owned {
-                first: job.rows.start.clamp(start, start + lanes) - start,
-                end: job.rows.end.clamp(start, start + lanes) - start,
-            };
-            // SAFETY: only vectors within the matrix's groups are asked for.
-            Rows { at: unsafe { job.weight.group(start / ROW_GROUP).rows_from(start % ROW_GROUP) }, start, owned }
-        };
         let mut start = job.rows.start / lanes * lanes;
         while start < job.rows.end {
             let next = start + lanes;
             // SAFETY: rows, tokens and inputs are the job's; the activations have been rounded.
             unsafe {
                 if next < job.rows.end {
-                    rows::<S, VECTORS>(s, job, [vector(start), vector(next)], part);
+                    rows::<S, VECTORS>(
+                        s,
+                        job,
+                        [Rows::at::<S>(&job.weight, &job.rows, start), Rows::at::<S>(&job.weight, &job.rows, next)],
+                        part,
+                    );
                     start = next + lanes;
                 } else {
-                    rows::<S, 1>(s, job, [vector(start)], part);
+                    rows::<S, 1>(s, job, [Rows::at::<S>(&job.weight, &job.rows, start)], part);
                     start = next;
                 }
             }

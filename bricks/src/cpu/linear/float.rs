@@ -7,8 +7,8 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use super::lanes::{Owned, RowLanes};
-use super::layout::{HALF, Layout, PACKED_ALIGN, PLANE, PackedAt, ROW_GROUP};
+use super::lanes::{RowLanes, Rows};
+use super::layout::{HALF, Layout, PACKED_ALIGN, PLANE, PackedAt};
 use super::{AHEAD, Job};
 use crate::DType;
 use crate::cpu::simd::{Kernel, Simd};
@@ -71,14 +71,6 @@ impl<'a, E: Element> Float<'a, E> {
     }
 }
 
-/// The rows of a vector: where they are packed, and which of them are the job's.
-#[derive(Clone, Copy)]
-struct Rows {
-    at: PackedAt,
-    start: usize,
-    owned: Owned,
-}
-
 impl<E: Element> Kernel for Float<'_, E> {
     type Output = ();
 
@@ -86,26 +78,19 @@ impl<E: Element> Kernel for Float<'_, E> {
     fn run<S: Simd>(self, s: S) {
         let job = &self.job;
         let lanes = <S as RowLanes>::ROWS;
-        let vector = |start: usize| {
-            let owned = Owned {
-                first: job.rows.start.clamp(start, start + lanes) - start,
-                end: job.rows.end.clamp(start, start + lanes) - start,
-            };
-            // SAFETY: callers ask for vectors within the matrix's groups.
-            Rows { at: unsafe { job.weight.group(start / ROW_GROUP).rows_from(start % ROW_GROUP) }, start, owned }
-        };
         let mut start = job.rows.start / lanes * lanes;
         while start < job.rows.end {
-            let first = vector(start);
             let next = start + lanes;
-            if next < job.rows.end {
-                // SAFETY: rows and tokens are the job's.
-                unsafe { rows::<S, E, VECTORS>(s, job, [first, vector(next)]) };
-                start = next + lanes;
-            } else {
-                // SAFETY: as above.
-                unsafe { rows::<S, E, 1>(s, job, [first]) };
-                start = next;
+            // SAFETY: vectors begin below the job's end; rows and tokens are the job's.
+            unsafe {
+                let first = Rows::at::<S>(&job.weight, &job.rows, start);
+                if next < job.rows.end {
+                    rows::<S, E, VECTORS>(s, job, [first, Rows::at::<S>(&job.weight, &job.rows, next)]);
+                    start = next + lanes;
+                } else {
+                    rows::<S, E, 1>(s, job, [first]);
+                    start = next;
+                }
             }
         }
     }

@@ -251,10 +251,7 @@ impl Tile<'_, '_> {
     #[allow(clippy::needless_range_loop)] // the compiler unrolls this form at every level of optimisation
     unsafe fn run<C: Coding>(&self, l: Neon<true>, panel: *const Panel, acts: *const Acts) {
         let job = self.job;
-        let owned = Owned {
-            first: job.rows.start.clamp(self.start, self.start + ROWS) - self.start,
-            end: job.rows.end.clamp(self.start, self.start + ROWS) - self.start,
-        };
+        let owned = Owned::of(&job.rows, self.start, ROWS);
         let tokens = (job.tokens - self.t).min(TOKENS);
         let out = |t: usize| job.out.ptr.wrapping_add((self.t + t) * job.out.stride + self.start);
         // SAFETY: only owned rows of the job's tokens are read and written; chunks below `len` are filled.

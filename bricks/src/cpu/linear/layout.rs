@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A *plane* has four bytes of each row: the codes of a quad, a pair of BF16, or packed scales. A *half* has an f16 of each
-//! row: scales and minimums. A block of any format is some planes and at most two halves, so the packed matrix has the size of the file's
-//! (up to the padding of the last group to sixteen rows, and of each group to 64 bytes). Every plane is aligned to a cache line.
+//! row: scales and minimums. A block of any format is some planes and at most two halves, so the packed matrix has the size
+//! of the file's (up to the padding of the last group to sixteen rows, and of each group to 64 bytes). Every plane is
+//! aligned to a cache line.
 //!
 //! Rows beyond the end of the matrix are zero blocks; kernels compute them and store nothing.
 
@@ -284,17 +285,22 @@ fn pack_halves(rows: &[u8], cols: usize, out: &mut [u8]) {
 /// kernels take them (see [`bf16`](super::bf16)).
 fn pack_pairs(rows: &[u8], cols: usize, out: &mut [u8]) {
     out.fill(0);
-    let number = |bytes: &[u8]| {
-        let bits = u16::from_le_bytes([bytes[0], bytes[1]]);
-        if bits & 0x7f80 == 0 { bits & 0x8000 } else { bits }
-    };
     for (i, plane) in out.chunks_exact_mut(PLANE).take(cols.div_ceil(2)).enumerate() {
-        for (r, row) in rows.chunks_exact(2 * cols).enumerate() {
-            for (j, bytes) in row[4 * i..].chunks_exact(2).take(2).enumerate() {
-                plane[4 * r + 2 * j..][..2].copy_from_slice(&number(bytes).to_le_bytes());
-            }
+        for (row, lane) in rows.chunks_exact(2 * cols).zip(plane.chunks_exact_mut(4)) {
+            let pair = match row[4 * i..] {
+                [a, b, c, d, ..] => [a, b, c, d],
+                [a, b, ..] => [a, b, 0, 0],
+                _ => [0; 4],
+            };
+            lane.copy_from_slice(&without_tiny(u32::from_le_bytes(pair)).to_le_bytes());
         }
     }
+}
+
+/// A pair of BF16, each with an exponent of zero replaced by a zero of its sign.
+fn without_tiny(pair: u32) -> u32 {
+    let keep = |number: u32| if pair & number & 0x7f80_7f80 == 0 { number & 0x8000_8000 } else { number };
+    pair & (keep(0x0000_ffff) | keep(0xffff_0000))
 }
 
 /// A cache line: memory for packed matrices that is aligned as they must be.

@@ -10,13 +10,6 @@ use crate::cpu::simd::Avx512;
 
 const ROWS: usize = 16;
 
-/// Lanes `owned` as a mask.
-#[inline(always)]
-fn mask(owned: Owned) -> __mmask16 {
-    debug_assert!(owned.first <= owned.end && owned.end <= ROWS);
-    (((1u32 << owned.end) - 1) & !((1u32 << owned.first) - 1)) as __mmask16
-}
-
 /// Methods that are one expression of intrinsics on registers.
 macro_rules! registers {
     ($(fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty = $body:expr;)*) => {$(
@@ -85,13 +78,13 @@ impl RowLanes for Avx512 {
     #[inline(always)]
     unsafe fn load_r(self, src: *const f32, owned: Owned) -> __m512 {
         // SAFETY: only lanes in `owned` are read, which the caller promises to be readable.
-        unsafe { _mm512_maskz_loadu_ps(mask(owned), src) }
+        unsafe { _mm512_maskz_loadu_ps(owned.mask(), src) }
     }
 
     #[inline(always)]
     unsafe fn store_r(self, v: __m512, dst: *mut f32, owned: Owned) {
         // SAFETY: only lanes in `owned` are written, which the caller promises to be writable and exclusive.
-        unsafe { _mm512_mask_storeu_ps(dst, mask(owned), v) }
+        unsafe { _mm512_mask_storeu_ps(dst, owned.mask(), v) }
     }
 
     #[inline(always)]

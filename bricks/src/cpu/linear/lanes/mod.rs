@@ -13,7 +13,10 @@ mod avx512;
 pub(super) mod neon;
 mod portable;
 
+use std::ops::Range;
+
 use super::format::Coding;
+use super::layout::{PackedAt, PackedMatrix, ROW_GROUP};
 
 /// `1.5 · 2²³`: an f32 whose bits, with an integer `|n| < 2²²` added to them, are those of `MAGIC + n`. A dot product of a
 /// chunk is at most `32 · 128 · 127`: where it begins with these bits, it need not be converted to a float.
@@ -24,6 +27,45 @@ pub(super) const MAGIC: f32 = 12_582_912.0;
 pub(in crate::cpu) struct Owned {
     pub(super) first: usize,
     pub(super) end: usize,
+}
+
+impl Owned {
+    /// Of the caller's `rows`, those that stand in `lanes` lanes from row `start` on.
+    #[inline(always)]
+    pub(super) fn of(rows: &Range<usize>, start: usize, lanes: usize) -> Self {
+        let lane = |row: usize| row.clamp(start, start + lanes) - start;
+        Self { first: lane(rows.start), end: lane(rows.end) }
+    }
+
+    /// A bit for each lane of at most sixteen.
+    #[inline(always)]
+    pub(super) fn mask(self) -> u16 {
+        debug_assert!(self.first <= self.end && self.end <= 16);
+        (((1u32 << self.end) - 1) & !((1u32 << self.first) - 1)) as u16
+    }
+}
+
+/// Neighbouring rows of a group, one per lane: where they are packed, and which of them are the caller's.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub(super) at: PackedAt,
+    /// Row of lane 0.
+    pub(super) start: usize,
+    pub(super) owned: Owned,
+}
+
+impl Rows {
+    /// The vector of lanes that begins at row `start`, a multiple of the lanes.
+    ///
+    /// # Safety
+    /// The matrix has a row `start`.
+    #[inline(always)]
+    pub(super) unsafe fn at<L: RowLanes>(weight: &PackedMatrix<'_>, rows: &Range<usize>, start: usize) -> Self {
+        debug_assert!(start.is_multiple_of(L::ROWS));
+        // SAFETY: the group of an existing row exists, and the row is below a group's rows.
+        let at = unsafe { weight.group(start / ROW_GROUP).rows_from(start % ROW_GROUP) };
+        Self { at, start, owned: Owned::of(rows, start, L::ROWS) }
+    }
 }
 
 /// Vectors with one lane per output row.
