@@ -26,10 +26,19 @@ fn counts_and_ceilings() {
         let (loads, stores) = (counts.global_loads(), counts.global_stores());
         // Loads of weights are ideal where they bind: those of prompts are not told apart from their scales. A lane takes 32 bytes of the wide activations of F16 in two loads, each of which touches
         // 16 sectors too many.
-        let tokens: u64 = entry.name.rsplit_once("_b").map_or(0, |(_, tokens)| tokens.parse().unwrap_or(0));
+        let narrow = entry.name.ends_with("_r1");
+        let bucket = entry.name.rsplit_once("_b").map(|(_, tokens)| tokens.split('_').next().unwrap());
+        let tokens: u64 = bucket.map_or(0, |tokens| tokens.parse().unwrap_or(0));
         let wide = entry.name.contains("_f16_");
-        let rows_per_warp = if tokens > 4 { 4 } else { 2 };
-        let activations = if wide { 2 * tokens * (4096 / 256) * (32 / rows_per_warp) } else { 0 };
+        let rows_per_warp = if narrow {
+            1
+        } else if tokens > 4 {
+            4
+        } else {
+            2
+        };
+        let rows = if entry.name.contains("swiglu_q8") { 64 } else { 32 };
+        let activations = if wide { 2 * tokens * (4096 / 256) * (rows / rows_per_warp) } else { 0 };
         if !entry.name.starts_with("gemm") {
             assert_eq!(loads.excess(), 16 * activations, "{}: {loads:?}", entry.name);
         }

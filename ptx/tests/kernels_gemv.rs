@@ -150,7 +150,7 @@ fn results_do_not_depend_on_company() {
                 Format::BF16 => x.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
                 _ => activation::encode(x, columns).unwrap(),
             };
-            let parameter = problem.workload.args.len() - 6;
+            let parameter = problem.workload.args.len() - 7;
             problem.replace(parameter, Arg::read("x", bytes));
             // The workload draws its weights first: they are those of the same seed.
             assert_eq!(problem.weights, launches::decoded(format, columns, &weights));
@@ -171,7 +171,7 @@ fn bias_and_residual_are_added_where_there_are_such() {
         let mut problem = Problem::new(gemv, 11, 512, 21);
         let mut noise = Noise::new(22);
         let (bias, residual) = (noise.floats(11), noise.floats(11 * tokens));
-        let first = problem.workload.args.len() - 5;
+        let first = problem.workload.args.len() - 6;
         if with_bias {
             problem.replace(first, Arg::read("bias", bytes_of_f32(&bias)));
         }
@@ -195,7 +195,7 @@ fn a_poisoned_activation_stays_visible() {
     let mut problem = Problem::new(gemv, 3, 512, 1);
     let mut x = Noise::new(2).floats(2 * 512);
     x[512 + 77] = f32::INFINITY;
-    let parameter = problem.workload.args.len() - 6;
+    let parameter = problem.workload.args.len() - 7;
     problem.replace(parameter, Arg::read("x", activation::encode(&x, 512).unwrap()));
     let y = problem.y(&problem.module(Target::Sm80), Schedule::RoundRobin);
     assert!(y[..3].iter().all(|y| y.is_finite()) && y[3..].iter().all(|y| y.is_nan()), "{y:?}");
@@ -276,7 +276,7 @@ fn of_equal_rows_the_first_wins() {
 #[test]
 fn what_a_kernel_cannot_do_is_refused() {
     let gated = gemv(Format::Q4_K, 1, Epilogue::SwiGlu);
-    let refused = |rows, columns| gated.dims(rows, columns, 132).unwrap_err().to_string();
+    let refused = |rows, columns| gated.dims(rows, columns, 1, 132).unwrap_err().to_string();
     insta::assert_snapshot!(
         [
             refused(7, 256),
@@ -289,6 +289,8 @@ fn what_a_kernel_cannot_do_is_refused() {
         .join("\n")
     );
     let head = gemv(Format::Q4_K, 1, Epilogue::ArgMax);
-    assert_eq!(head.dims(128_256, 4096, 132).unwrap().grid, [8 * 132, 1, 1]);
-    assert_eq!(gated.dims(4096, 4096, 132).unwrap().grid, [512, 1, 1]);
+    assert_eq!(head.dims(128_256, 4096, 1, 132).unwrap().grid, [8 * 132, 1, 1]);
+    assert!(head.dims(128_256, 4096, 2, 132).is_err());
+    assert_eq!(gated.dims(4096, 4096, 3, 132).unwrap().grid, [512, 3, 1]);
+    assert!(gated.dims(4096, 4096, 65536, 132).is_err());
 }

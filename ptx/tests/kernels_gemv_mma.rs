@@ -52,7 +52,7 @@ fn bias_and_residual() {
         (dp4a.workload(rows, columns, 1).unwrap(), dp4a.kernel(Target::Sm80), dp4a.name()),
     ]
     .map(|(mut workload, kernel, name)| {
-        let first = workload.args.len() - 5;
+        let first = workload.args.len() - 6;
         workload.args[first] = Arg::read("bias", bias.clone());
         workload.args[first + 1] = Arg::read("residual", residual.clone());
         let module = launches::module(kernel, Target::Sm80);
@@ -64,7 +64,7 @@ fn bias_and_residual() {
 #[test]
 fn shapes_that_are_refused() {
     let mma = GemvMma::new(Format::Q8_0, true).unwrap();
-    let refused = |rows, columns| mma.dims(rows, columns).unwrap_err().to_string();
+    let refused = |rows, columns| mma.dims(rows, columns, 1).unwrap_err().to_string();
     assert_eq!(
         refused(3, 256),
         "kernel `gemv_mma_swiglu_q8_0_b8` takes rows that is a multiple of 2, at most 16777216, found 3"

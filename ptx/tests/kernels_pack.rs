@@ -180,7 +180,7 @@ fn activations_are_rounded_as_on_the_cpu_bit_for_bit() {
             let expected = canonical(tiles(&x, columns));
             assert_eq!(canonical(activation::encode(&x, columns).unwrap()), expected, "{columns} columns on the host");
             let workload = Workload {
-                dims: quantize::quantize_q8_dims(columns, tokens).unwrap(),
+                dims: quantize::quantize_q8_dims(columns, tokens, 1).unwrap(),
                 args: vec![Arg::read("x", bytes_of_f32(&x)), Arg::write("y", expected.len()), Arg::U32(columns as u32)],
                 work: Work::default(),
             };
@@ -190,7 +190,7 @@ fn activations_are_rounded_as_on_the_cpu_bit_for_bit() {
             }
         }
     }
-    let refused = quantize::quantize_q8_dims(100, 1).unwrap_err();
+    let refused = quantize::quantize_q8_dims(100, 1, 1).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "kernel `quantize_q8` takes columns that is a multiple of 32, at most 1073741824, found 100"

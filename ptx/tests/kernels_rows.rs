@@ -9,7 +9,9 @@ use brick_ptx::kernels::elementwise::{self, Activation};
 use brick_ptx::kernels::kv::{self, BLOCK, Batch, INACTIVE, KvType};
 use brick_ptx::kernels::pack::Packed;
 use brick_ptx::kernels::rope_kv::{RopeStyle, Shape, Spec};
-use brick_ptx::kernels::{Format, activation, angles, argmax, embed, norm, rope_kv, sample, step, workload};
+use brick_ptx::kernels::{
+    Format, activation, advance_angles, angles, argmax, embed, heads, norm, rope_kv, sample, step, workload,
+};
 use bricks::op::ActKind;
 use bricks::quant::q8::Q8Rows;
 use bricks::reference;
@@ -79,11 +81,12 @@ fn bits(values: Vec<f32>) -> Vec<u32> {
 #[test]
 fn rows_that_norms_cannot_do_are_refused() {
     assert_eq!(
-        norm::dims(norm::Output::Q8, 1, 48).unwrap_err().to_string(),
+        norm::dims(norm::Output::Q8, 1, 48, 1).unwrap_err().to_string(),
         "kernel `rms_norm_q8` takes columns that is a multiple of 32, at most 268435456, found 48"
     );
-    assert!(norm::dims(norm::Output::F32, 1, 6).is_err());
-    assert!(norm::dims(norm::Output::F32, 0, 8).is_err());
+    assert!(norm::dims(norm::Output::F32, 1, 6, 1).is_err());
+    assert!(norm::dims(norm::Output::F32, 0, 8, 1).is_err());
+    assert!(norm::dims(norm::Output::F32, 1, 8, 65536).is_err());
 }
 
 #[test]
@@ -194,6 +197,87 @@ fn check_rope_kv(spec: Spec, shape: Shape, batch: &Batch) {
     }
 }
 
+/// Heads of 48 in heads of 64: 24 pairs are rotated as those of 48 would be, and the padding is written as it came, as zeros.
+#[test]
+fn rope_kv_keeps_the_padding_of_heads() {
+    let (d, size, shape) = (64, 48, Shape { rows: 2, heads: 2, kv_heads: 1, pairs: 24 });
+    let batch = Batch::new(&[3, 37]);
+    for style in [RopeStyle::Interleaved, RopeStyle::SplitHalves] {
+        let spec = Spec { head_dim: 64, style, bias: false, kv: KvType::F16 };
+        let mut load = rope_kv::workload(spec, shape, &batch, 5).unwrap();
+        let mut x = floats(&load, "qkv");
+        x.chunks_exact_mut(d).for_each(|head| head[size..].fill(0.0));
+        let angles = floats(&load, "angles");
+        replace(&mut load, "qkv", workload::bytes_of_f32(&x));
+        // Whatever was not written would stay.
+        let (q_len, kv_len) = (contents(&load, "q").len(), contents(&load, "kv").len());
+        replace(&mut load, "q", vec![0xff; q_len]);
+        replace(&mut load, "kv", vec![0xff; kv_len]);
+        let (_, (q, cache)) = run_all(rope_kv::rope_kv(spec, Target::Sm80), &load, |run| {
+            (bits(run.f32s("q").unwrap()), run.bytes("kv").unwrap().to_vec())
+        });
+        let rotated = |row: usize, head: &[f32]| {
+            let mut y = head.to_vec();
+            for i in 0..shape.pairs {
+                let (a, b) = match style {
+                    RopeStyle::Interleaved => (2 * i, 2 * i + 1),
+                    RopeStyle::SplitHalves => (i, i + shape.pairs),
+                };
+                let [cos, sin] = [0, 1].map(|part| angles[2 * (shape.pairs * row + i) + part]);
+                y[a] = head[a] * cos - head[b] * sin;
+                y[b] = head[a] * sin + head[b] * cos;
+            }
+            y
+        };
+        for (row, x) in x.chunks_exact(4 * d).enumerate() {
+            let q: Vec<f32> = q[row * 2 * d..][..2 * d].iter().map(|&bits| f32::from_bits(bits)).collect();
+            for (q, x) in q.chunks_exact(d).zip(x.chunks_exact(d)) {
+                assert_close(q, &rotated(row, x), 1e-6, "queries");
+                assert_eq!(bits(q[size..].to_vec()), [0; 16], "padding of queries");
+            }
+            let key = batch.key_at(64, 0, row as u32, batch.positions[row]);
+            let halves = |at: usize| -> Vec<f32> {
+                let words = cache[2 * at..][..2 * d].chunks_exact(2);
+                words.map(|b| spec.kv.value(u16::from_le_bytes([b[0], b[1]]))).collect()
+            };
+            for (found, expected) in
+                [(halves(key), rotated(row, &x[2 * d..3 * d])), (halves(key + 32 * d), x[3 * d..].to_vec())]
+            {
+                assert_close(&found, &expected, 1e-3, "the cache");
+                assert_eq!(bits(found[size..].to_vec()), [0; 16], "padding of the cache");
+            }
+        }
+    }
+}
+
+#[test]
+fn heads_lose_their_padding() {
+    for (rows, heads, from, to) in [(1, 1, 1, 1), (3, 5, 64, 48), (2, 9, 128, 80), (1, 3, 8, 8), (2, 7, 5, 3)] {
+        let load = heads::compact_heads_workload(rows, heads, (from, to), 6).unwrap();
+        let (_, y) = run_all(heads::compact_heads(Target::Sm80), &load, |run| run.f32s("y").unwrap());
+        let expected: Vec<f32> =
+            floats(&load, "x").chunks_exact(from).flat_map(|head| head[..to].iter().copied()).collect();
+        assert_eq!(y, expected, "{rows} rows of {heads} heads, {from} to {to}");
+    }
+    assert!(heads::compact_heads_workload(1, 1, (8, 9), 6).is_err());
+    assert!(heads::compact_heads_dims(65536, 1, 8).is_err());
+}
+
+#[test]
+fn rows_are_gathered() {
+    for columns in [4, 36, 1028] {
+        let index = [3, heads::NO_ROW, 0, 3];
+        let load = heads::gather_rows_workload(4, &index, columns, 7).unwrap();
+        let (_, y) = run_all(heads::gather_rows(Target::Sm80), &load, |run| run.f32s("y").unwrap());
+        let x = floats(&load, "x");
+        for (&row, y) in index.iter().zip(y.chunks_exact(columns)) {
+            let expected = x.chunks_exact(columns).nth(row as usize).map_or(vec![0.0; columns], <[f32]>::to_vec);
+            assert_eq!(y, expected, "row {row} of {columns} columns");
+        }
+    }
+    assert!(heads::gather_rows_dims(1, 6).is_err());
+}
+
 #[test]
 fn shapes_that_rope_kv_cannot_do_are_refused() {
     let spec = Spec { head_dim: 64, style: RopeStyle::SplitHalves, bias: false, kv: KvType::F16 };
@@ -260,6 +344,50 @@ fn advance_moves_rows_on_and_ends_them() {
         [arrays.tokens(), arrays.positions(), arrays.sequences(), arrays.produced(), arrays.limits(), arrays.bytes()],
         [0, 32, 64, 96, 128, 160]
     );
+}
+
+/// Of the position behind the row's: what `advance` and `rope_angles` leave, one after the other, but for rows that end.
+#[test]
+fn advance_and_angles_in_one_launch() {
+    let rows = step::Rows {
+        sampled: vec![17, 2, 40, 5, argmax::NO_TOKEN, 8, 1007, 9],
+        stop_tokens: [99, 2].into_iter().chain(970..1008).collect(),
+        positions: vec![12, 30, INACTIVE, 63, 7, 0, 3, 131_070],
+        produced: vec![3, 8, 1, 0, 2, 5, 6, 1],
+        limits: vec![64, 64, 64, 64, 64, 64, 64, 1 << 20],
+        ring: 4,
+    };
+    let advanced = step::workload(&rows).unwrap();
+    let (advanced, positions) = run_all(step::advance(Target::Sm80), &advanced, |run| run.u32s("positions").unwrap());
+    assert_eq!(positions, [13, INACTIVE, INACTIVE, INACTIVE, INACTIVE, 1, INACTIVE, 131_071]);
+    for pairs in [3, 32, 64, 150] {
+        let inv_freq: Vec<f32> = (0..pairs).map(|i| 1e6_f32.powf(-(i as f32) / pairs as f32)).collect();
+        let expected = angles::workload(&positions, &inv_freq, 1.25).unwrap();
+        let (_, expected) =
+            run_all(angles::rope_angles(Target::Sm80), &expected, |run| bits(run.f32s("angles").unwrap()));
+        let mut load = advance_angles::workload(&rows, &inv_freq, 1.25).unwrap();
+        let before = vec![0x5a; contents(&load, "angles").len()];
+        replace(&mut load, "angles", before);
+        for (target, schedule) in Target::ALL.into_iter().flat_map(|target| launches::SCHEDULES.map(|s| (target, s))) {
+            let module = launches::module(advance_angles::advance_angles(target), target);
+            let run = launches::run(&load, &module, "advance_angles", schedule);
+            let angles = bits(run.f32s("angles").unwrap());
+            for name in ["tokens", "positions", "produced", "ring"] {
+                assert_eq!(run.bytes(name).unwrap(), advanced.bytes(name).unwrap(), "{name}");
+            }
+            let lines = angles.chunks_exact(2 * pairs).zip(expected.chunks_exact(2 * pairs));
+            for ((found, expected), &position) in lines.zip(&positions) {
+                match position {
+                    INACTIVE => assert!(found.iter().all(|&bits| bits == 0x5a5a_5a5a)),
+                    _ => assert_eq!(found, expected, "{pairs} pairs at {position}"),
+                }
+            }
+        }
+    }
+    assert_eq!(advance_angles::dims(8, 4, 64).unwrap().grid, [8, 1, 1]);
+    assert!(advance_angles::dims(8, 4, 0).is_err());
+    assert!(advance_angles::dims(8, 0, 64).is_err());
+    assert!(advance_angles::dims(0, 4, 64).is_err());
 }
 
 #[test]

@@ -12,11 +12,13 @@ use brick_ptx::kernels::workload::Arg;
 use brick_ptx::kernels::{self, Entry};
 
 /// One per family.
-const TEXTS: [&str; 10] = [
+const TEXTS: [&str; 12] = [
     "add",
     "advance",
+    "advance_angles",
     "argmax",
     "attention_f16_d64_h1",
+    "attention_fused_norm_f16_d64_h4",
     "attention_prefill_f16_d64",
     "embed_q4_k",
     "rms_norm_q8",

@@ -14,7 +14,7 @@ use std::f64::consts::{FRAC_2_PI, FRAC_PI_2};
 use super::Entry;
 use super::launch::{Dims, ShapeError};
 use super::workload::{Arg, Work, Workload, bytes_of_f32, bytes_of_u32};
-use crate::build::{F32, F64, KernelBuilder, LoadOptions, Reg, S64, U32};
+use crate::build::{F32, F64, KernelBuilder, LoadOptions, Ptr, Reg, S64, U32};
 use crate::ir::{Access, Kernel, Rounding, Target, Threads};
 
 const NAME: &str = "rope_angles";
@@ -56,16 +56,33 @@ pub fn rope_angles(target: Target) -> Kernel {
         k.launch_dependents();
     }
     let position = k.ld_with(k.index(positions, k.ctaid()), LoadOptions::READ_ONLY);
-    let position = k.cvt::<U32, F64>(Some(Rounding::Rn), position);
-    let magnitude = k.cvt::<F32, F64>(None, magnitude);
+    let of_pair = Angles::new(&k, position, inv_freq, magnitude);
     let row = k.row(angles, k.ctaid(), k.shl(pairs, 3));
     k.for_rolled(k.tid(), pairs, THREADS, |pair| {
-        let inv_freq = k.ld_with(k.index(inv_freq, pair), LoadOptions::READ_ONLY);
-        let angle = k.mul(position, k.cvt::<F32, F64>(None, inv_freq));
-        let scaled = cos_sin(&k, angle).map(|x| k.cvt::<F64, F32>(Some(Rounding::Rn), k.mul(x, magnitude)));
-        k.st2(k.index_by(row, pair, 8), scaled);
+        k.st2(k.index_by(row, pair, 8), of_pair.pair(&k, pair));
     });
     k.finish()
+}
+
+/// The angles of a position.
+pub(super) struct Angles {
+    position: Reg<F64>,
+    inv_freq: Ptr<F32>,
+    magnitude: Reg<F64>,
+}
+
+impl Angles {
+    pub(super) fn new(k: &KernelBuilder, position: Reg<U32>, inv_freq: Ptr<F32>, magnitude: Reg<F32>) -> Self {
+        let position = k.cvt::<U32, F64>(Some(Rounding::Rn), position);
+        Self { position, inv_freq, magnitude: k.cvt::<F32, F64>(None, magnitude) }
+    }
+
+    /// Cosine and sine for a pair, times the magnitude.
+    pub(super) fn pair(&self, k: &KernelBuilder, pair: Reg<U32>) -> [Reg<F32>; 2] {
+        let inv_freq = k.ld_with(k.index(self.inv_freq, pair), LoadOptions::READ_ONLY);
+        let angle = k.mul(self.position, k.cvt::<F32, F64>(None, inv_freq));
+        cos_sin(k, angle).map(|x| k.cvt::<F64, F32>(Some(Rounding::Rn), k.mul(x, self.magnitude)))
+    }
 }
 
 /// Cosine and sine of an angle below 2^62.

@@ -19,11 +19,13 @@
 //! so a key or value is read once for all of them; it has four warps, and warp `i` takes the blocks `i` and `i + 4` of
 //! the eight in the split:
 //!
-//! - *scores*: a lane takes a position. Keys come through shared memory (`cp.async`, rows 16 bytes longer than a key,
-//!   so that lanes meet no bank conflict), queries are broadcast from there;
+//! - *scores*: a lane takes a position. Keys come through shared memory (`cp.async`; the 16 bytes at column `c` of
+//!   position `p` lie at column `c ^ p % 8`, so that lanes meet no bank conflict), queries are broadcast from there;
 //! - *softmax* in base 2, online over the two blocks;
-//! - *values*: a lane takes 8 elements of the head, `256 / D` positions side by side, 16 bytes a load and four loads
-//!   under way, while the keys of the next block are already being copied.
+//! - *values*: a lane takes 8 elements of the head, `256 / D` positions side by side. Up to `D = 128` they come through
+//!   shared memory, all of a block under way beside its keys; larger ones would leave no GPU of compute capability 8.6
+//!   a CTA, and are loaded from the cache, 16 bytes a load and eight loads under way. The keys of the next block are
+//!   copied meanwhile.
 //!
 //! Then the warps of the CTA are combined, in order, and the splits, in order, by the CTA that arrives last. Where
 //! rounding happens depends on positions alone: a row gets the same bits whatever else is in the batch, and however
@@ -36,14 +38,49 @@
 //! per 512 bytes (derived from the machine code of both loops), of about 120 that a quarter of a multiprocessor can
 //! issue while memory delivers them on an H200 (derived from 4.3 TB/s at 1.98 GHz). So up to 8 heads memory binds, and
 //! queries and weights need not be rounded to f16 for tensor cores. A group of more than 8 heads takes several CTAs,
-//! all but one of which find the cache in L2. 8 KB of keys per warp are under way at once.
+//! all but one of which find the cache in L2. 16 KB of keys and values per warp are under way at once, and three CTAs
+//! fit a multiprocessor of an H100.
+//!
+//! # What is read before the kernel before has ended
+//! With dependent launch, a kernel of a captured step may begin before the one before it has ended, but not before the
+//! one before that has: every kernel waits for its predecessor before it lets its successor begin. So what is written
+//! two kernels back or earlier may be read before the wait:
+//!
+//! | kernel | before the wait | so the kernel right before it may not write |
+//! | --- | --- | --- |
+//! | `attention_…` | `positions`, `sequences`, `block_table` | these; it may write pages |
+//! | `attention_fused_…` | these, and the pages of positions before the row's | these, and pages |
+//!
+//! `step::advance`, copies of pages and writes of the host are therefore at least two kernels before attention. The row's
+//! own queries, key and value and the angles are read behind the wait. CTAs that have nothing to do wait as well, or else
+//! the end of the kernel would not say that those before it have ended.
+//!
+//! # Fused
+//! [`attention_fused`] does the work of [`rope_kv`](super::rope_kv) before and, with [`Fused::codes`], of
+//! [`quantize_q8`](super::quantize) behind, with the same bits, for one row per sequence and groups of at most 8 heads, so
+//! that a CTA has all heads of its KV head:
+//!
+//! | buffer | layout |
+//! | --- | --- |
+//! | `qkv` | `[T][H + 2·KV][D]` f32, in place of `q`: bias is added |
+//! | `angles` | `[T][pairs]` cosine and sine, behind `qkv` |
+//! | `tiles` | with codes, behind `y`: the tiles of [`activation`](super::activation) of `y`, for chunks of `tokens` rows and `H · D` columns |
+//!
+//! `pairs` and, with codes, `tokens` are the last parameters. Every CTA rotates its queries; that of the split with the row's own position
+//! writes key and value to the cache and keeps them in shared memory, so that nothing is read back. A row that takes no part leaves its
+//! tiles as they are; one whose context does not fit the grid gets NaN in both outputs, and nothing is written to the cache.
+//!
+//! A context of one split takes one round trip behind the wait: the row's queries, key, value and angles, under way together. Then the CTA
+//! writes `y` (and tiles) itself, without parts, fence or atomic.
 
 mod combine;
+mod fused;
 mod launch;
 pub(super) mod scalars;
 mod split;
 
-pub use launch::{SPLIT, Shape, Spec, dims, heads_per_cta, workload};
+pub use fused::{Fused, attention_fused};
+pub use launch::{SPLIT, Shape, Spec, dims, fused_workload, heads_per_cta, workload};
 pub use split::attention;
 
 pub(super) use launch::entries;

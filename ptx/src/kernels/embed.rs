@@ -22,8 +22,16 @@ pub fn kernel_name(format: Format) -> String {
     format!("embed_{}", format.name())
 }
 
-/// Planes of the table. Those that the format does not have are no parameters.
-struct Table<'a> {
+/// Planes of the table, as parameters. Those that the format does not have are none.
+pub(super) struct Planes {
+    codes: Ptr<B32>,
+    high: Option<Ptr<B32>>,
+    scales: Option<Ptr<B32>>,
+    supers: Option<Ptr<B32>>,
+}
+
+/// A row of the table.
+pub(super) struct Row<'a> {
     k: &'a KernelBuilder,
     codes: Ptr<B32>,
     high: Option<Ptr<B32>>,
@@ -31,6 +39,21 @@ struct Table<'a> {
     supers: Option<Ptr<B32>>,
     token: Reg<U32>,
     columns: Reg<U32>,
+}
+
+impl Planes {
+    pub(super) fn params(k: &KernelBuilder, format: Format) -> Self {
+        let codes = k.param_ptr::<B32>("codes", Access::Read, 16);
+        let [high, scales, supers] = planes(format);
+        let plane = |name: &str, has: bool| has.then(|| k.param_ptr::<B32>(name, Access::Read, 16));
+        Self { codes, high: plane("high", high), scales: plane("scales", scales), supers: plane("supers", supers) }
+    }
+
+    /// The row of a token.
+    pub(super) fn row<'a>(&self, k: &'a KernelBuilder, token: Reg<U32>, columns: Reg<U32>) -> Row<'a> {
+        let &Self { codes, high, scales, supers } = self;
+        Row { k, codes, high, scales, supers, token, columns }
+    }
 }
 
 /// Planes that a format has besides the codes: high bits, scales, scales of super-blocks.
@@ -49,10 +72,7 @@ pub fn embed(format: Format, target: Target) -> Kernel {
     let k = &builder;
     k.about("y[t] = table[tokens[t]] * scale, the table in planes. A thread takes four columns of a row.");
     k.threads(Threads::UpTo(THREADS));
-    let codes = k.param_ptr::<B32>("codes", Access::Read, 16);
-    let [high, scales, supers] = planes(format);
-    let plane = |name: &str, has: bool| has.then(|| k.param_ptr::<B32>(name, Access::Read, 16));
-    let (high, scales, supers) = (plane("high", high), plane("scales", scales), plane("supers", supers));
+    let planes = Planes::params(k, format);
     let tokens = k.param_ptr::<U32>("tokens", Access::Read, 4);
     let y = k.param_ptr::<F32>("y", Access::Write, 16);
     let rows = k.param_u32("rows");
@@ -70,17 +90,17 @@ pub fn embed(format: Format, target: Target) -> Kernel {
     k.if_else(
         k.lt(token, rows),
         || {
-            let table = Table { k, codes, high, scales, supers, token, columns };
-            k.st4(out, table.values(format, column).map(|x| k.mul(x, scale)));
+            let row = planes.row(k, token, columns);
+            k.st4(out, row.values(format, column).map(|x| k.mul(x, scale)));
         },
         || k.st4(out, [f32::NAN; 4]),
     );
     builder.finish()
 }
 
-impl Table<'_> {
+impl Row<'_> {
     /// Four columns of the row.
-    fn values(&self, format: Format, column: Reg<U32>) -> [Reg<F32>; 4] {
+    pub(super) fn values(&self, format: Format, column: Reg<U32>) -> [Reg<F32>; 4] {
         let k = self.k;
         match format {
             Format::F16 | Format::BF16 => {
@@ -217,10 +237,7 @@ pub fn dims(format: Format, columns: usize, tokens: usize) -> Result<Dims, Shape
 pub fn workload(table: &Packed, tokens: &[u32], scale: f32) -> Result<Workload, ShapeError> {
     let (format, columns) = (table.format, table.columns);
     let dims = dims(format, columns, tokens.len())?;
-    let mut args = vec![Arg::read("codes", table.codes.clone())];
-    let optional = [("high", &table.high), ("scales", &table.scales), ("supers", &table.supers)];
-    let has = optional.into_iter().zip(planes(format)).filter(|(_, has)| *has);
-    args.extend(has.map(|((name, plane), _)| Arg::read(name, plane.clone())));
+    let mut args = super::gemv::planes(table);
     args.extend([
         Arg::read("tokens", bytes_of_u32(tokens)),
         Arg::write("y", 4 * columns * tokens.len()),

@@ -6,34 +6,39 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`gemv`] | matrix times 1 to 8 vectors, with stores, gated activation or arg-max behind it |
+//! | [`gemv`] | matrix times 1 to 8 vectors, with stores, gated activation, rounding or arg-max behind it |
 //! | [`gemm`] | matrix times many vectors: prompts |
 //! | [`quantize`] | activations to 8-bit codes, or to bfloat16 |
 //! | [`embed`] | rows of the embedding table |
 //! | [`norm`] | RMSNorm, to f32 or to 8-bit codes |
 //! | [`angles`], [`rope_kv`] | rotary position embedding; bias, and the write to the KV cache |
-//! | [`attention`], [`attention_prefill`] | attention over the cache, of single rows and of runs of rows |
+//! | [`attention`], [`attention_prefill`] | attention over the cache, of single rows (also with rotation and rounding) and of runs of rows |
 //! | [`elementwise`] | residual, gated activation |
+//! | [`heads`] | heads without padding; rows by their index |
 //! | [`argmax`], [`sample`] | the largest logit; the k largest, and probabilities |
-//! | [`step`] | what a step needs to know, in device memory, and moving it on |
+//! | [`step`], [`advance_angles`] | what a step needs to know, in device memory, and moving it on, also with the next angles |
 //! | [`kv`] | the paged KV cache |
 //! | [`format`](mod@format), [`pack`], [`activation`] | formats of weights, and the planes that kernels read |
+//! | [`calibrate`] | rates of a GPU, to be measured |
 //! | [`ceiling`] | which limit of a GPU binds a kernel, derived from counts |
 //! | [`launch`] | grid, block and dynamic shared memory of a launch; why a shape is refused |
 //! | [`workload`] | a small launch with seeded data, and the work it cannot do without |
 
 pub mod activation;
+pub mod advance_angles;
 pub mod angles;
 pub mod argmax;
 mod arrive;
 pub mod attention;
 pub mod attention_prefill;
+pub mod calibrate;
 pub mod ceiling;
 pub mod elementwise;
 pub mod embed;
 pub mod format;
 pub mod gemm;
 pub mod gemv;
+pub mod heads;
 pub mod kv;
 pub mod launch;
 pub mod norm;
@@ -110,9 +115,12 @@ pub fn all() -> Vec<Entry> {
         attention::entries(),
         attention_prefill::entries(),
         elementwise::entries(),
+        heads::entries(),
         argmax::entries(),
         sample::entries(),
         step::entries(),
+        advance_angles::entries(),
+        calibrate::entries(),
     ]
     .into_iter()
     .flatten()

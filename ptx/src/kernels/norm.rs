@@ -9,6 +9,9 @@
 //! launch and one trip through memory less than two kernels. `y`: the tiles of all rows. A round of a CTA is a group of
 //! 1024 columns.
 //!
+//! There are `T` rows per chunk, along x of the grid, and chunks along y: the rows of all chunks follow one another in `x` and in the
+//! f32 `y`, tiles are those of `T` tokens, chunk after chunk.
+//!
 //! Each row is read twice, the second time from L1 or L2. Both kernels move a few kilobytes per row: when decoding,
 //! launch latency and the two passes over one row bind them, not bandwidth. With dependent launch, the gain is fetched
 //! before the row is ready.
@@ -74,7 +77,7 @@ pub fn rms_norm(output: Output, target: Target) -> Kernel {
         k.wait_for_dependencies();
         k.launch_dependents();
     }
-    let row = k.ctaid();
+    let row = k.mad(k.ctaid_y(), k.nctaid(), k.ctaid());
     let x = k.row(x, row, k.shl(columns, 2));
     let root = root_mean_square(&k, x, columns, eps, scratch);
 
@@ -90,7 +93,7 @@ pub fn rms_norm(output: Output, target: Target) -> Kernel {
             k.for_(first, columns, 4 * THREADS, |i| k.st4(k.index(y, i), normed(i)));
         }
         Output::Q8 => {
-            let tiles = Tiles { start: y, tokens: k.nctaid() };
+            let tiles = Tiles::of_chunk(&k, y, columns, k.nctaid(), k.ctaid_y());
             k.for_rolled(0, columns, GROUP, |group: Reg<U32>| {
                 let column = k.add(group, first);
                 let y: [_; 4] = std::array::from_fn(|_| k.var(0.0));
@@ -100,7 +103,7 @@ pub fn rms_norm(output: Output, target: Target) -> Kernel {
                     }
                 });
                 let coded = q8::encode(&k, y.map(Var::get));
-                tiles.store(&k, row, column, &coded);
+                tiles.store(&k, k.ctaid(), column, &coded);
             });
         }
     }
@@ -125,16 +128,24 @@ fn root_mean_square(
     });
     let [a, b, c, d] = squares;
     let sum = k.block_reduce(k.add(k.add(a, b), k.add(c, d)), scratch, WARPS, |a, b| k.add(a, b));
+    root(k, sum, columns, eps)
+}
+
+/// `1 / sqrt(mean + eps)`, of the sum of the squares of a row.
+pub(super) fn root(k: &KernelBuilder, sum: Reg<F32>, columns: Reg<U32>, eps: Reg<F32>) -> Reg<F32> {
     k.rcp_rn(k.sqrt_rn(k.add(k.div_rn(sum, k.to_f32(columns)), eps)))
 }
 
-/// The launch for `rows` rows.
+/// The launch for `rows` rows in each of `chunks` chunks.
 ///
 /// # Errors
-/// [`ShapeError`] unless there are rows, and `columns` is a multiple of 4 (f32) or of 32 (8-bit codes).
-pub fn dims(output: Output, rows: usize, columns: usize) -> Result<Dims, ShapeError> {
-    ShapeError::check(output.kernel(), "columns", columns, output.multiple() as usize, 1 << 28)?;
-    Ok(Dims::linear(ShapeError::check(output.kernel(), "rows", rows, 1, 1 << 30)?, THREADS))
+/// [`ShapeError`] unless there are rows, `columns` is a multiple of 4 (f32) or of 32 (8-bit codes), and there are 1 to 65535 chunks.
+pub fn dims(output: Output, rows: usize, columns: usize, chunks: usize) -> Result<Dims, ShapeError> {
+    let name = output.kernel();
+    ShapeError::check(name, "columns", columns, output.multiple() as usize, 1 << 28)?;
+    let rows = ShapeError::check(name, "rows", rows, 1, 1 << 30)?;
+    let chunks = ShapeError::check(name, "chunks", chunks, 1, 65535)?;
+    Ok(Dims { grid: [rows, chunks, 1], ..Dims::linear(1, THREADS) })
 }
 
 /// A launch with seeded data.
@@ -161,7 +172,7 @@ pub fn workload(output: Output, rows: usize, columns: usize, eps: f32, seed: u64
         float_ops: 4 * values as u64,
         ..Work::default()
     };
-    Ok(Workload { dims: dims(output, rows, columns)?, args, work })
+    Ok(Workload { dims: dims(output, rows, columns, 1)?, args, work })
 }
 
 /// What ships.

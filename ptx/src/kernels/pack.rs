@@ -49,6 +49,21 @@ pub struct Packed {
     pub supers: Vec<u8>,
 }
 
+/// Bytes that a row of `columns` takes in each plane: codes, high bits, scales, scales of super-blocks. 0 for planes that a format
+/// does not have.
+pub fn plane_row_bytes(format: Format, columns: usize) -> [usize; 4] {
+    let (blocks, supers) = (columns / BLOCK, columns / SUPER);
+    match format {
+        Format::F16 | Format::BF16 => [2 * columns, 0, 0, 0],
+        Format::Q4_0 => [16 * blocks, 0, 2 * blocks, 0],
+        Format::Q4_1 => [16 * blocks, 0, 4 * blocks, 0],
+        Format::Q8_0 => [32 * blocks, 0, 2 * blocks, 0],
+        Format::Q4_K => [16 * blocks, 0, 16 * supers, 0],
+        Format::Q5_K => [16 * blocks, 4 * blocks, 16 * supers, 0],
+        Format::Q6_K => [16 * blocks, 8 * blocks, 2 * blocks, 2 * supers],
+    }
+}
+
 /// Why a matrix is not packed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PackError {
@@ -132,6 +147,11 @@ impl Packed {
     /// As [`new`](Self::new); bytes that are not whole rows leave a row of a wrong size.
     pub fn matrix(format: Format, columns: usize, bytes: &[u8]) -> Result<Self, PackError> {
         Self::new(format, columns, bytes.chunks(format.row_bytes(columns).max(1)))
+    }
+
+    /// The planes: codes, high bits, scales, scales of super-blocks.
+    pub fn planes(&self) -> [&[u8]; 4] {
+        [&self.codes, &self.high, &self.scales, &self.supers]
     }
 
     /// Bytes of all planes.

@@ -22,11 +22,22 @@ pub(super) const MIN_AMAX: f32 = 127.0 * f32::MIN_POSITIVE;
 /// What a lane holds of a block.
 pub(super) struct Coded {
     /// The codes of its four values.
-    codes: Reg<B32>,
+    pub(super) codes: Reg<B32>,
     /// The scale of the block.
     scale: Reg<F32>,
     /// Sum of the codes of the lane's half of the block, and of the other half.
     sums: [Reg<S32>; 2],
+}
+
+impl Coded {
+    /// The part of a tile behind the codes, of a lane that holds the beginning of a block: scale and sums.
+    pub(super) fn parts(&self, k: &KernelBuilder) -> [Reg<B32>; 4] {
+        let [sum, other] = self.sums;
+        let whole = k.add(sum, other);
+        let scaled = k.mul(self.scale, k.to_f32(whole));
+        let [scale, scaled] = [self.scale, scaled].map(|x| k.bitcast::<F32, B32>(x));
+        [scale, scaled, k.prmt(sum, other, 0x5410), whole.as_ty()]
+    }
 }
 
 /// Encodes four blocks. All lanes of the warp take part.
@@ -48,6 +59,14 @@ pub(super) fn encode(k: &KernelBuilder, x: [Reg<F32>; 4]) -> Coded {
     Coded { codes, scale, sums: [sum, k.shfl_bfly(sum, 4)] }
 }
 
+/// Sum of the squares of each of four blocks, always in the same order: four values per lane, then lanes 4, 2 and 1 apart. All lanes of the
+/// warp take part.
+pub(super) fn squares(k: &KernelBuilder, x: [Reg<F32>; 4]) -> Reg<F32> {
+    let [first, others @ ..] = x;
+    let of_lane = others.iter().fold(k.mul(first, first), |sum, &x| k.fma(x, x, sum));
+    over_lanes(k, of_lane, &[4, 2, 1], |a, b| k.add(a, b))
+}
+
 /// The tiles of the result.
 pub(super) struct Tiles {
     /// The first of them.
@@ -57,6 +76,19 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
+    /// Those of a chunk, which follow the tiles of `chunk` others with as many tokens.
+    pub(super) fn of_chunk(
+        k: &KernelBuilder,
+        first: Ptr<B32>,
+        columns: Reg<U32>,
+        tokens: Reg<U32>,
+        chunk: Reg<U32>,
+    ) -> Self {
+        let groups = k.shr(k.add(columns, GROUP - 1), GROUP.trailing_zeros());
+        let before = k.mul(chunk, k.mul(groups, tokens));
+        Self { start: k.index_by(first, before, activation::TILE as u32), tokens }
+    }
+
     /// Stores what the lane holds of `token`; `column` is that of its first value.
     pub(super) fn store(&self, k: &KernelBuilder, token: Reg<U32>, column: Reg<U32>, coded: &Coded) {
         let tile = k.index_by(self.start, k.mad(k.shr(column, 10), self.tokens, token), activation::TILE as u32);
@@ -64,12 +96,19 @@ impl Tiles {
         let codes = k.index_by(tile, k.mad(half, activation::LANES as u32, block), 16);
         k.st(k.index(codes, k.and(k.laneid(), 3)), coded.codes);
         k.if_(k.eq(k.and(k.laneid(), 7), 0), || {
-            let [sum, other] = coded.sums;
-            let whole = k.add(sum, other);
-            let scaled = k.mul(coded.scale, k.to_f32(whole));
-            let [scale, scaled] = [coded.scale, scaled].map(|x| k.bitcast::<F32, B32>(x));
-            let parts = [scale, scaled, k.prmt(sum, other, 0x5410), whole.as_ty()];
+            let parts = coded.parts(k);
             k.st4(k.index_by(tile, block, 16).offset(activation::SCALES as i32), parts);
+        });
+    }
+
+    /// Fills a group of `token` up with blocks of zeros, from block `from` of it on. All lanes of a warp take part.
+    pub(super) fn clear(&self, k: &KernelBuilder, token: Reg<U32>, group: Reg<U32>, from: Reg<U32>) {
+        k.if_(k.ge(k.laneid(), from), || {
+            let tile = k.index_by(self.start, k.mad(group, self.tokens, token), activation::TILE as u32);
+            let block = k.index_by(tile, k.laneid(), 16);
+            for part in [0, 512, activation::SCALES as i32] {
+                k.st4(block.offset(part), [0_u32; 4]);
+            }
         });
     }
 }

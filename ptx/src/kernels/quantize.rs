@@ -1,7 +1,7 @@
 //! Activations for the matrix kernels: f32 to 8-bit codes with scales and sums, and f32 to bfloat16.
 //!
 //! # `quantize_q8`
-//! `x`: `[tokens][columns]` f32, row-major; `y`: the tiles of [`activation`]. A warp takes 128 columns of a token, a lane four of them, so eight lanes share a block. The arithmetic is that of
+//! `x`: `[chunks][tokens][columns]` f32, row-major; `y`: the tiles of [`activation`], chunk after chunk. A warp takes 128 columns of a token, a lane four of them, so eight lanes share a block. The arithmetic is that of
 //! the CPU backend, bit for bit: largest magnitude as an unsigned number, two true divisions per block, codes rounded to nearest even;
 //! a block with an infinity or a NaN gets a NaN for its scale, a block below 127 times the smallest normal number is zero.
 //!
@@ -44,7 +44,7 @@ pub fn quantize_q8(target: Target) -> Kernel {
     let column = k.add(k.shl(k.mad(k.ctaid(), WARPS, k.warp()), 7), k.shl(k.laneid(), 2));
     let values: [_; 4] = std::array::from_fn(|_| k.var(0.0));
     k.if_(k.lt(column, columns), || {
-        let row = k.row(x, token, k.shl(columns, 2));
+        let row = k.row(x, k.mad(k.ctaid_z(), tokens, token), k.shl(columns, 2));
         for (value, x) in values.iter().zip(k.ld4(k.index(row, column))) {
             k.set(*value, x);
         }
@@ -53,20 +53,21 @@ pub fn quantize_q8(target: Target) -> Kernel {
 
     // All blocks of the last group are written; the grid may go on beyond it.
     let end = k.shl(k.shr(k.add(columns, GROUP as u32 - 1), 10), 10);
-    let tiles = Tiles { start: y, tokens };
+    let tiles = Tiles::of_chunk(&k, y, columns, tokens, k.ctaid_z());
     k.if_(k.lt(column, end), || tiles.store(&k, token, column, &coded));
     k.finish()
 }
 
-/// The launch of `quantize_q8`.
+/// The launch of `quantize_q8` for `tokens` tokens in each of `chunks` chunks.
 ///
 /// # Errors
-/// [`ShapeError`] unless `columns` is a multiple of 32 and there are 1 to 65535 tokens.
-pub fn quantize_q8_dims(columns: usize, tokens: usize) -> Result<Dims, ShapeError> {
+/// [`ShapeError`] unless `columns` is a multiple of 32 and there are 1 to 65535 tokens, and as many chunks.
+pub fn quantize_q8_dims(columns: usize, tokens: usize, chunks: usize) -> Result<Dims, ShapeError> {
     ShapeError::check("quantize_q8", "columns", columns, 32, 1 << 30)?;
     let tokens = ShapeError::check("quantize_q8", "tokens", tokens, 1, 65535)?;
+    let chunks = ShapeError::check("quantize_q8", "chunks", chunks, 1, 65535)?;
     let warps = (activation::groups(columns) * (GROUP / 128)) as u32;
-    Ok(Dims { grid: [warps.div_ceil(WARPS), tokens, 1], block: [THREADS, 1, 1], dynamic_shared: 0 })
+    Ok(Dims { grid: [warps.div_ceil(WARPS), tokens, chunks], block: [THREADS, 1, 1], dynamic_shared: 0 })
 }
 
 /// `round_bf16`; for [`Target::Sm90`], with dependent launch.
@@ -112,7 +113,7 @@ pub(super) fn entries() -> Vec<Entry> {
             oldest: Target::Sm80,
             build: Box::new(quantize_q8),
             workload: Workload {
-                dims: known(quantize_q8_dims(columns, tokens)),
+                dims: known(quantize_q8_dims(columns, tokens, 1)),
                 args: vec![Arg::read("x", x.clone()), Arg::write("y", tiles), Arg::U32(columns as u32)],
                 work: Work {
                     activation_bytes: 4 * values as u64,

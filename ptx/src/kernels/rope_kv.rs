@@ -23,7 +23,7 @@ use super::Entry;
 use super::kv::{self, BLOCK, Batch, INACTIVE, KvType};
 use super::launch::{Dims, ShapeError};
 use super::workload::{Arg, Noise, Work, Workload, bytes_of_f32, bytes_of_u32};
-use crate::build::{B32, F32, KernelBuilder, LoadOptions, Ptr, Reg, U16, U32};
+use crate::build::{B32, F32, KernelBuilder, LoadOptions, Ptr, Reg, U16, U32, Var};
 use crate::ir::{Access, Kernel, Target, Threads};
 
 const THREADS: u32 = 256;
@@ -115,9 +115,7 @@ pub fn rope_kv(spec: Spec, target: Target) -> Kernel {
     k.if_(rotated, || {
         let angle = k.index_by(k.row(angles, row, k.shl(pairs, 3)), pair, 8);
         let [cos, sin] = k.ld_vec::<_, _, 2>(angle, LoadOptions::READ_ONLY);
-        let turned = k.fma(a, cos, k.neg(k.mul(b, sin)));
-        k.set(b, k.fma(a, sin, k.mul(b, cos)));
-        k.set(a, turned);
+        rotate(&k, a, b, cos, sin);
     });
     let (a, b) = (a.get(), b.get());
 
@@ -129,7 +127,8 @@ pub fn rope_kv(spec: Spec, target: Target) -> Kernel {
         let kv_head = k.sub(head, k.select(is_value, rotated_heads, heads));
         let page = kv::page(&k, kv, kv_head, block, blocks, spec.head_dim);
         let slot = k.add(k.rem(position, BLOCK), k.select(is_value, BLOCK, 0));
-        store_pair(&k, spec, k.index_by(page, slot, 2 * spec.head_dim), (first, second), (a, b));
+        let to = k.index_by(page, slot, 2 * spec.head_dim);
+        store_pair(&k, spec.kv, spec.style, to, (first, second), (a, b));
     };
     let store_q = || {
         let q = k.index_by(k.row(q, row, k.mul(heads, 4 * spec.head_dim)), head, 4 * spec.head_dim);
@@ -145,14 +144,28 @@ pub fn rope_kv(spec: Spec, target: Target) -> Kernel {
     k.finish()
 }
 
+/// Rotates a pair.
+pub(super) fn rotate(k: &KernelBuilder, a: Var<F32>, b: Var<F32>, cos: Reg<F32>, sin: Reg<F32>) {
+    let turned = k.fma(a, cos, k.neg(k.mul(b, sin)));
+    k.set(b, k.fma(a, sin, k.mul(b, cos)));
+    k.set(a, turned);
+}
+
 /// Stores two elements of a key or value.
-fn store_pair(k: &KernelBuilder, spec: Spec, to: Ptr<B32>, (i, j): (Reg<U32>, Reg<U32>), (a, b): (Reg<F32>, Reg<F32>)) {
-    match spec.style {
+pub(super) fn store_pair(
+    k: &KernelBuilder,
+    kv: KvType,
+    style: RopeStyle,
+    to: Ptr<B32>,
+    (i, j): (Reg<U32>, Reg<U32>),
+    (a, b): (Reg<F32>, Reg<F32>),
+) {
+    match style {
         // Neighbours: one word.
-        RopeStyle::Interleaved => k.st(k.index_by(to, k.shr(i, 1), 4), spec.kv.pack(k, a, b)),
+        RopeStyle::Interleaved => k.st(k.index_by(to, k.shr(i, 1), 4), kv.pack(k, a, b)),
         RopeStyle::SplitHalves => {
-            spec.kv.store(k, k.index(to.cast::<U16>(), i), a);
-            spec.kv.store(k, k.index(to.cast::<U16>(), j), b);
+            kv.store(k, k.index(to.cast::<U16>(), i), a);
+            kv.store(k, k.index(to.cast::<U16>(), j), b);
         }
     }
 }

@@ -19,6 +19,8 @@
 //! ends, and becomes inactive, when its token is one of `stop_tokens` or its context is full; the token that ended it
 //! is in the ring, too. A row whose token is [`NO_TOKEN`], because its logits were NaN, ends as well.
 //!
+//! [`advance_angles`](super::advance_angles) also computes the angles of the next step.
+//!
 //! The host may launch steps ahead and read the ring later, at most `ring` tokens behind. A thread takes a row; latency
 //! binds it.
 
@@ -27,7 +29,7 @@ use super::argmax::NO_TOKEN;
 use super::kv::INACTIVE;
 use super::launch::{Dims, ShapeError};
 use super::workload::{Arg, Work, Workload, bytes_of_u32};
-use crate::build::{KernelBuilder, LoadOptions, U32};
+use crate::build::{KernelBuilder, LoadOptions, Ptr, Reg, U32};
 use crate::ir::{Access, Kernel, Target, Threads};
 
 const NAME: &str = "advance";
@@ -86,16 +88,8 @@ pub fn advance(target: Target) -> Kernel {
     let k = KernelBuilder::new(NAME);
     k.about("Makes the sampled tokens the next inputs, moves each row by a position, and ends rows at a stop token or a full context.");
     k.threads(Threads::UpTo(THREADS));
-    let sampled = k.param_ptr::<U32>("sampled", Access::Read, 4);
-    let stop_tokens = k.param_ptr::<U32>("stop_tokens", Access::Read, 4);
-    let tokens = k.param_ptr::<U32>("tokens", Access::ReadWrite, 4);
-    let positions = k.param_ptr::<U32>("positions", Access::ReadWrite, 4);
-    let produced = k.param_ptr::<U32>("produced", Access::ReadWrite, 4);
-    let limits = k.param_ptr::<U32>("limits", Access::Read, 4);
-    let ring = k.param_ptr::<U32>("ring", Access::ReadWrite, 4);
-    let rows = k.param_u32("rows");
-    let stops = k.param_u32("stops");
-    let ring_len = k.param_u32("ring_len");
+    let params = Params::new(&k);
+    let Params { sampled, stop_tokens, positions, produced, limits, rows, stops, .. } = params;
 
     let row = k.mad(k.ctaid(), k.ntid(), k.tid());
     k.return_if(k.ge(row, rows));
@@ -107,18 +101,55 @@ pub fn advance(target: Target) -> Kernel {
     k.return_if(k.eq(position, INACTIVE));
     let token = k.ld_with(k.index(sampled, row), LoadOptions::READ_ONLY);
     let count = k.ld(k.index(produced, row));
-    k.st(k.index(k.row(ring, row, k.shl(ring_len, 2)), k.rem(count, ring_len)), token);
-    k.st(k.index(produced, row), k.add(count, 1));
-    k.st(k.index(tokens, row), token);
-
     let next = k.add(position, 1);
     let ends = k.var(0_u32);
     let end_if = |cond| k.set(ends, k.or(ends, k.select::<U32>(cond, 1, 0)));
     end_if(k.eq(token, NO_TOKEN));
     end_if(k.ge(next, k.ld_with(k.index(limits, row), LoadOptions::READ_ONLY)));
     k.for_rolled(0, stops, 1, |i| end_if(k.eq(token, k.ld_with(k.index(stop_tokens, i), LoadOptions::READ_ONLY))));
-    k.st(k.index(positions, row), k.select(k.ne(ends, 0), INACTIVE, next));
+    params.store(&k, row, token, count, k.select(k.ne(ends, 0), INACTIVE, next));
     k.finish()
+}
+
+/// The parameters.
+#[derive(Clone, Copy)]
+pub(super) struct Params {
+    pub(super) sampled: Ptr<U32>,
+    pub(super) stop_tokens: Ptr<U32>,
+    pub(super) tokens: Ptr<U32>,
+    pub(super) positions: Ptr<U32>,
+    pub(super) produced: Ptr<U32>,
+    pub(super) limits: Ptr<U32>,
+    pub(super) ring: Ptr<U32>,
+    pub(super) rows: Reg<U32>,
+    pub(super) stops: Reg<U32>,
+    pub(super) ring_len: Reg<U32>,
+}
+
+impl Params {
+    pub(super) fn new(k: &KernelBuilder) -> Self {
+        Self {
+            sampled: k.param_ptr("sampled", Access::Read, 4),
+            stop_tokens: k.param_ptr("stop_tokens", Access::Read, 4),
+            tokens: k.param_ptr("tokens", Access::ReadWrite, 4),
+            positions: k.param_ptr("positions", Access::ReadWrite, 4),
+            produced: k.param_ptr("produced", Access::ReadWrite, 4),
+            limits: k.param_ptr("limits", Access::Read, 4),
+            ring: k.param_ptr("ring", Access::ReadWrite, 4),
+            rows: k.param_u32("rows"),
+            stops: k.param_u32("stops"),
+            ring_len: k.param_u32("ring_len"),
+        }
+    }
+
+    /// Stores what a row becomes that has produced `count` tokens before `token`.
+    pub(super) fn store(&self, k: &KernelBuilder, row: Reg<U32>, token: Reg<U32>, count: Reg<U32>, position: Reg<U32>) {
+        let ring = k.row(self.ring, row, k.shl(self.ring_len, 2));
+        k.st(k.index(ring, k.rem(count, self.ring_len)), token);
+        k.st(k.index(self.produced, row), k.add(count, 1));
+        k.st(k.index(self.tokens, row), token);
+        k.st(k.index(self.positions, row), position);
+    }
 }
 
 /// The launch for `rows` rows.
@@ -174,21 +205,25 @@ pub fn workload(rows: &Rows) -> Result<Workload, ShapeError> {
     Ok(Workload { dims: dims(n, rows.ring)?, args, work })
 }
 
-/// What ships.
-pub(super) fn entries() -> Vec<Entry> {
-    let rows = Rows {
+/// Rows of every kind.
+pub(super) fn example() -> Rows {
+    Rows {
         sampled: vec![17, 2, 40, 5, NO_TOKEN],
         stop_tokens: vec![2, 151_645],
         positions: vec![12, 30, INACTIVE, 63, 7],
         produced: vec![3, 8, 1, 0, 2],
         limits: vec![64; 5],
         ring: 4,
-    };
+    }
+}
+
+/// What ships.
+pub(super) fn entries() -> Vec<Entry> {
     vec![Entry {
         name: NAME.into(),
         about: "sampled tokens become the next inputs, positions move on",
         oldest: Target::Sm80,
         build: Box::new(advance),
-        workload: workload(&rows).expect("invariant: the shape of a workload is one that its kernel takes"),
+        workload: workload(&example()).expect("invariant: the shape of a workload is one that its kernel takes"),
     }]
 }

@@ -1,9 +1,12 @@
 //! Variants of the kernel, their launches, and what ships.
 
+use super::fused::{Fused, attention_fused};
 use super::split::attention;
 use crate::ir::Target;
+use crate::kernels::activation;
 use crate::kernels::attention::scalars::Values;
 use crate::kernels::kv::{self, BLOCK, Batch, KvType};
+use crate::kernels::rope_kv::RopeStyle;
 use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, bytes_of_u32};
 use crate::kernels::{Dims, Entry, ShapeError};
 
@@ -38,14 +41,19 @@ impl Spec {
         format!("attention_{}_d{}_h{}{softcap}{window}", self.kv.name(), self.head_dim, self.heads)
     }
 
-    /// Bytes of a key in shared memory: 16 more than it has, so that neighbours lie in other banks.
-    pub(super) fn key_stride(self) -> u32 {
-        2 * self.head_dim + 16
+    /// Bytes of a key, or of a value.
+    pub(super) fn key_bytes(self) -> u32 {
+        2 * self.head_dim
     }
 
-    /// Bytes of the keys of a block in shared memory. A warp's output takes the same place later, and is smaller.
+    /// Bytes of the keys of a block in shared memory, and of its values. A warp's output takes the place of the keys later, and is smaller.
     pub(super) fn tile_bytes(self) -> u32 {
-        BLOCK * self.key_stride()
+        BLOCK * self.key_bytes()
+    }
+
+    /// Whether values come through shared memory, like keys. Those of the largest heads do not fit on every GPU.
+    pub(super) fn values_in_shared(self) -> bool {
+        self.head_dim <= 128
     }
 
     /// Bytes between the weights of neighbouring positions in shared memory: an odd number of 16, so that lanes that
@@ -56,7 +64,7 @@ impl Spec {
 
     /// Where queries begin in shared memory.
     pub(super) fn queries_at(self) -> u32 {
-        WARPS * self.tile_bytes()
+        WARPS * self.tile_bytes() * (1 + u32::from(self.values_in_shared()))
     }
 
     /// Where weights begin in shared memory.
@@ -160,6 +168,45 @@ pub fn workload(spec: Spec, shape: Shape, batch: &Batch, softcap: f32, seed: u64
     Ok(Workload { dims, args, work })
 }
 
+/// A launch of a fused kernel, for rows in chunks of `tokens`. The angles are random: they are not checked to be a rotation.
+///
+/// # Errors
+/// As [`Fused::dims`].
+pub fn fused_workload(
+    fused: Fused,
+    shape: Shape,
+    (pairs, tokens): (usize, usize),
+    batch: &Batch,
+    softcap: f32,
+    seed: u64,
+) -> Result<Workload, ShapeError> {
+    let dims = fused.dims(shape, pairs, tokens)?;
+    let Workload { mut args, work, .. } = workload(fused.spec, shape, batch, softcap, seed)?;
+    let mut noise = Noise::new(seed + 1);
+    let Shape { rows, heads, kv_heads, .. } = shape;
+    let d = fused.spec.head_dim as usize;
+    let columns = heads * d;
+    args[0] = Arg::read("qkv", bytes_of_f32(&noise.floats(rows * (heads + 2 * kv_heads) * d)));
+    args.insert(1, Arg::read("angles", bytes_of_f32(&noise.floats(2 * rows * pairs))));
+    let (at, kv) = (5, batch.cache(fused.spec.kv, fused.spec.head_dim, kv_heads, None, &mut noise));
+    args[at] = Arg::update("kv", kv);
+    args.push(Arg::U32(pairs as u32));
+    let tiles = if fused.codes { activation::bytes(columns, tokens) * (rows / tokens) } else { 0 };
+    if fused.codes {
+        args.insert(at + 2, Arg::update("tiles", vec![0; tiles]));
+        args.push(Arg::U32(tokens as u32));
+    }
+    let written = (2 * rows * kv_heads * d) as u64;
+    let work = Work {
+        activation_bytes: work.activation_bytes + 4 * written + 8 * (rows * pairs) as u64,
+        output_bytes: work.output_bytes + 2 * written + tiles as u64,
+        float_ops: work.float_ops
+            + (rows * (6 * (heads + kv_heads) * pairs + if fused.codes { 2 * columns } else { 0 })) as u64,
+        ..work
+    };
+    Ok(Workload { dims, args, work })
+}
+
 /// What ships: every head size with the group sizes of published models, and the variants of gemma.
 pub(in crate::kernels) fn entries() -> Vec<Entry> {
     let plain = |head_dim, heads| Spec { head_dim, heads, kv: KvType::F16, softcap: false, window: false };
@@ -185,5 +232,28 @@ pub(in crate::kernels) fn entries() -> Vec<Entry> {
                 .expect("invariant: the shape of a workload is one that its kernel takes"),
         }
     };
-    specs.into_iter().map(entry).collect()
+    let fused = |style, spec: Spec| Fused { spec, style, codes: false };
+    let mut all: Vec<Entry> = specs.into_iter().map(entry).collect();
+    let neox = RopeStyle::SplitHalves;
+    let mut kernels: Vec<Fused> = (1..=8).map(|heads| fused(neox, plain(128, heads))).collect();
+    let others = [(64, 1), (64, 4), (64, 7), (64, 8), (256, 1), (256, 2), (256, 4)];
+    kernels.extend(others.map(|(head_dim, heads)| fused(neox, plain(head_dim, heads))));
+    kernels.push(fused(neox, Spec { window: true, ..plain(128, 4) }));
+    kernels.push(fused(neox, Spec { softcap: true, ..plain(256, 2) }));
+    kernels.push(fused(neox, Spec { softcap: true, window: true, ..plain(256, 2) }));
+    kernels.extend([(128, 4), (128, 8), (64, 4)].map(|(d, heads)| fused(RopeStyle::Interleaved, plain(d, heads))));
+    let entry = |fused: Fused| {
+        let (heads, pairs) = (fused.spec.heads as usize, fused.spec.head_dim as usize / 2);
+        let shape = Shape { rows: 2, heads, kv_heads: 1, context: 512, window: 100 };
+        Entry {
+            name: fused.kernel(),
+            about: "rotation, write to the paged cache, attention of single rows",
+            oldest: Target::Sm80,
+            build: Box::new(move |target| attention_fused(fused, target)),
+            workload: fused_workload(fused, shape, (pairs, 2), &batch, 30.0, 14)
+                .expect("invariant: the shape of a workload is one that its kernel takes"),
+        }
+    };
+    all.extend(kernels.into_iter().map(entry));
+    all
 }

@@ -1,7 +1,8 @@
 //! What ships of this family, with workloads.
 
 use super::mma::{self, GemvMma};
-use super::{Epilogue, Gemv, MAX_TOKENS};
+use super::pair::{self, GemvPair};
+use super::{Epilogue, Gemv, MAX_TOKENS, stream};
 use crate::ir::Target;
 use crate::kernels::activation;
 use crate::kernels::format::Format;
@@ -10,34 +11,66 @@ use crate::kernels::pack::Packed;
 use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, random_rows};
 use crate::kernels::{Entry, known};
 
+/// What is added to the mean of squares.
+pub(super) const EPS: f32 = 1e-6;
 /// Buckets of tokens that ship.
 const TOKENS: [u32; 4] = [1, 2, 4, 8];
 
 /// What ships.
 pub(in crate::kernels) fn entries() -> Vec<Entry> {
     let mut entries = Vec::new();
+    let gemv = |format, tokens, epilogue| Gemv { format, tokens, epilogue, narrow: false, scaled: false };
     for epilogue in [Epilogue::Store, Epilogue::SwiGlu, Epilogue::ArgMax] {
         for format in Format::ALL {
-            entries.extend(TOKENS.map(|tokens| entry(Gemv { format, tokens, epilogue })));
+            entries.extend(TOKENS.map(|tokens| entry(gemv(format, tokens, epilogue))));
         }
     }
-    for gated in [false, true] {
-        entries.extend(mma::FORMATS.map(|format| mma_entry(GemvMma { format, gated })));
+    entries.extend(Format::ALL.map(|format| entry(gemv(format, 1, Epilogue::Store).narrow())));
+    let mma = |epilogue| mma::FORMATS.into_iter().filter_map(move |format| GemvMma::with(format, epilogue));
+    for epilogue in [Epilogue::Store, Epilogue::SwiGlu] {
+        entries.extend(mma(epilogue).map(mma_entry));
     }
+    // Kernels that round where values are made (`SwiGluQ8`, `SumQ8`) or scale with a norm that was put off are no faster than the launches
+    // they save, so nothing launches them, and they do not ship.
+    for formats in pair::FORMATS {
+        let pairs = TOKENS.into_iter().filter_map(|tokens| GemvPair::new(formats, tokens as usize));
+        entries.extend(pairs.map(pair_entry));
+    }
+    entries.extend(stream::entries());
     entries
+}
+
+fn pair_entry(pair: GemvPair) -> Entry {
+    Entry {
+        name: pair.name(),
+        about: "two matrices of different formats times vectors, with bias if there is one",
+        oldest: Target::Sm80,
+        build: Box::new(move |target| pair.kernel(target)),
+        workload: known(pair.workload([24, 8], 4096, 1)),
+    }
+}
+
+/// Rows of a workload: 32, or what makes a block.
+pub(super) fn workload_rows(epilogue: Epilogue) -> usize {
+    epilogue.row_multiple().next_multiple_of(32) as usize
 }
 
 fn mma_entry(gemv: GemvMma) -> Entry {
     Entry {
         name: gemv.name(),
-        about: if gemv.gated {
-            "gate and up matrices times eight vectors on tensor cores, and the gated activation"
-        } else {
-            "matrix times eight vectors on tensor cores, with bias and residual if there are such"
+        about: match gemv.epilogue() {
+            Epilogue::SwiGlu => "gate and up matrices times eight vectors on tensor cores, and the gated activation",
+            Epilogue::SwiGluQ8 => {
+                "gate and up matrices times eight vectors on tensor cores, and the gated activation, also in 8-bit codes"
+            }
+            Epilogue::SumQ8 => {
+                "matrix times eight vectors on tensor cores, plus residual, also times a gain in 8-bit codes"
+            }
+            _ => "matrix times eight vectors on tensor cores, with bias and residual if there are such",
         },
         oldest: Target::Sm80,
         build: Box::new(move |target| gemv.kernel(target)),
-        workload: known(gemv.workload(32, 4096, 1)),
+        workload: known(gemv.workload(workload_rows(gemv.epilogue()), 4096, 1)),
     }
 }
 
@@ -48,10 +81,12 @@ fn entry(gemv: Gemv) -> Entry {
             Epilogue::Store => "matrix times vectors, with bias and residual if there are such",
             Epilogue::SwiGlu => "gate and up matrices times vectors, and the gated activation",
             Epilogue::ArgMax => "matrix times vectors, and the row of the largest value",
+            Epilogue::SwiGluQ8 => "gate and up matrices times vectors, and the gated activation, also in 8-bit codes",
+            Epilogue::SumQ8 => "matrix times vectors, plus residual, also times a gain in 8-bit codes",
         },
         oldest: Target::Sm80,
         build: Box::new(move |target| gemv.kernel(target)),
-        workload: known(gemv.workload(32, 4096, 1)),
+        workload: known(gemv.workload(workload_rows(gemv.epilogue()), 4096, 1)),
     }
 }
 
@@ -61,12 +96,15 @@ fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> W
     let weights = random_rows(gemv.format, rows, columns, &mut noise);
     let packed = Packed::matrix(gemv.format, columns, &weights)
         .expect("invariant: `dims` takes whole blocks only, and random rows have the size of their format");
-    let x = noise.floats(gemv.tokens as usize * columns);
+    let tokens = gemv.tokens as usize;
+    let x = noise.floats(tokens * columns);
     let mut args = planes(&packed);
     let first_activation = args.len();
     args.extend(activations(gemv.format, &x, columns));
+    if gemv.scaled {
+        args.push(squares(tokens, columns, &mut noise));
+    }
     let activation_bytes = args[first_activation..].iter().map(Arg::bytes).sum();
-    let tokens = gemv.tokens as usize;
     let blocks = dims.grid[0] as usize;
     let output_bytes = match gemv.epilogue {
         Epilogue::Store => {
@@ -76,6 +114,27 @@ fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> W
         Epilogue::SwiGlu => {
             args.push(Arg::write("y", 2 * tokens * rows));
             2 * tokens * rows
+        }
+        Epilogue::SwiGluQ8 => {
+            let (y, tiles) = (2 * tokens * rows, activation::bytes(rows / 2, tokens));
+            args.extend([
+                Arg::update("y", vec![0; y]),
+                Arg::write("tiles", tiles),
+                Arg::update("arrivals", vec![0; 4 * rows / 64]),
+            ]);
+            y + tiles
+        }
+        Epilogue::SumQ8 => {
+            let (y, tiles, squares) = (4 * tokens * rows, activation::bytes(rows, tokens), 4 * tokens * rows / 32);
+            args.extend([
+                Arg::U64(0),
+                Arg::update("y", vec![0; y]),
+                Arg::read("gain", bytes_of_f32(&noise.floats(rows))),
+                Arg::write("tiles", tiles),
+                Arg::write("squares", squares),
+                Arg::update("arrivals", vec![0; 4 * rows / 32]),
+            ]);
+            y + tiles + squares
         }
         Epilogue::ArgMax => {
             args.extend([
@@ -87,6 +146,12 @@ fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> W
         }
     };
     args.extend([Arg::U32(rows as u32), Arg::U32(columns as u32)]);
+    if gemv.epilogue == Epilogue::Store {
+        args.push(Arg::U32(rows as u32));
+    }
+    if gemv.scaled {
+        args.push(Arg::F32(EPS));
+    }
     let products = (rows * columns * tokens) as u64;
     let work = Work {
         weight_bytes: packed.bytes() as u64,
@@ -96,6 +161,12 @@ fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> W
         float_ops: if gemv.format.is_float() { 2 * products } else { 0 },
     };
     Workload { dims, args, work }
+}
+
+/// Seeded squares, for scaled kernels.
+pub(super) fn squares(tokens: usize, columns: usize, noise: &mut Noise) -> Arg {
+    let squares: Vec<f32> = noise.floats(tokens * columns / 32).iter().map(|x| 40.0 * x * x).collect();
+    Arg::read("squares", bytes_of_f32(&squares))
 }
 
 /// The planes of a matrix, as arguments: those that its format has.
@@ -124,7 +195,7 @@ impl Gemv {
     /// # Errors
     /// As [`dims`](Self::dims).
     pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Result<Workload, ShapeError> {
-        Ok(workload(*self, self.dims(rows, columns, 1)?, rows, columns, seed))
+        Ok(workload(*self, self.dims(rows, columns, 1, 1)?, rows, columns, seed))
     }
 }
 
@@ -134,7 +205,13 @@ impl GemvMma {
     /// # Errors
     /// As [`dims`](Self::dims).
     pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Result<Workload, ShapeError> {
-        let gemv = Gemv { format: self.format, tokens: MAX_TOKENS, epilogue: self.epilogue() };
-        Ok(workload(gemv, self.dims(rows, columns)?, rows, columns, seed))
+        let gemv = Gemv {
+            format: self.format(),
+            tokens: MAX_TOKENS,
+            epilogue: self.epilogue(),
+            narrow: false,
+            scaled: self.is_scaled(),
+        };
+        Ok(workload(gemv, self.dims(rows, columns, 1)?, rows, columns, seed))
     }
 }

@@ -1,6 +1,7 @@
 //! What becomes of the sums: stores, the gated activation, the largest of all.
 
 use super::reduce::Reduced;
+use super::round::Round;
 use super::{Epilogue, Gemv, PLAIN, Shape, WARPS};
 use crate::build::{F32, KernelBuilder, Pred, Ptr, Reg, SharedSpace, U32};
 use crate::ir::Access;
@@ -12,15 +13,20 @@ use crate::kernels::elementwise::Activation;
 pub(super) enum Sink {
     Store(Store),
     ArgMax(ArgMax),
+    Round(Round),
 }
 
 pub(super) struct Store {
-    /// Bias and residual: not of the gated activation.
-    added: Option<[Ptr<F32>; 2]>,
+    /// Tokens of a chunk.
+    tokens: u32,
+    /// Bias, and residual if it is a parameter: not of the gated activation.
+    added: Option<(Ptr<F32>, Option<Ptr<F32>>)>,
     y: Ptr<F32>,
 }
 
 pub(super) struct ArgMax {
+    /// Warps of a block.
+    warps: u32,
     /// Scratch: the largest of each block, `[T][blocks]` keys.
     best: Ptr<U32>,
     arrivals: Ptr<U32>,
@@ -33,19 +39,14 @@ pub(super) struct ArgMax {
 impl Sink {
     pub(super) fn params(k: &KernelBuilder, gemv: Gemv) -> Self {
         match gemv.epilogue {
-            Epilogue::Store | Epilogue::SwiGlu => Self::Store(Store::params(k, gemv.epilogue == Epilogue::SwiGlu)),
-            Epilogue::ArgMax => Self::ArgMax(ArgMax {
-                best: k.param_ptr("best", Access::ReadWrite, 8),
-                arrivals: k.param_ptr("arrivals", Access::ReadWrite, 4),
-                tokens: k.param_ptr("tokens", Access::Write, 4),
-                of_warps: k.shared("of_warps", 2 * WARPS * gemv.tokens),
-                flag: k.shared("flag", 1),
-            }),
+            Epilogue::Store | Epilogue::SwiGlu => Self::Store(Store::params(k, gemv.tokens, gemv.epilogue)),
+            Epilogue::SwiGluQ8 | Epilogue::SumQ8 => Self::Round(Round::params(k, gemv.tokens, gemv.epilogue)),
+            Epilogue::ArgMax => Self::ArgMax(ArgMax::params(k, gemv.tokens, WARPS)),
         }
     }
 }
 
-/// Row and token of a sum, and whether this lane is the one that stores it.
+/// Row and token of a sum, in its chunk, and whether this lane is the one that stores it.
 pub(super) struct Owner {
     pub(super) row: Reg<U32>,
     pub(super) token: Reg<U32>,
@@ -53,7 +54,7 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    fn of(k: &KernelBuilder, gemv: Gemv, first: Reg<U32>, shape: &Shape, reduced: &Reduced) -> Self {
+    pub(super) fn of(k: &KernelBuilder, gemv: Gemv, first: Reg<U32>, shape: &Shape, reduced: &Reduced) -> Self {
         let per_warp = gemv.rows_per_warp();
         let (row, token) = (k.add(first, k.rem(reduced.index, per_warp)), k.div(reduced.index, per_warp));
         let one_of_copies = k.eq(k.and(k.laneid(), reduced.copies - 1), 0);
@@ -63,9 +64,17 @@ impl Owner {
 }
 
 impl Store {
-    pub(super) fn params(k: &KernelBuilder, gated: bool) -> Self {
-        let added = (!gated).then(|| ["bias", "residual"].map(|name| k.param_ptr(name, Access::Read, 4)));
-        Self { added, y: k.param_ptr("y", Access::Write, 4) }
+    pub(super) fn params(k: &KernelBuilder, tokens: u32, epilogue: Epilogue) -> Self {
+        let plain = epilogue == Epilogue::Store;
+        let read = |name| k.param_ptr(name, Access::Read, 4);
+        let added = plain.then(|| (read("bias"), Some(read("residual"))));
+        Self { tokens, added, y: k.param_ptr("y", Access::Write, 4) }
+    }
+
+    /// Of a kernel that takes no residual.
+    pub(super) fn biased(k: &KernelBuilder, tokens: u32) -> Self {
+        let added = Some((k.param_ptr("bias", Access::Read, 4), None));
+        Self { tokens, added, y: k.param_ptr("y", Access::Write, 4) }
     }
 
     pub(super) fn store(&self, k: &KernelBuilder, gemv: Gemv, first: Reg<U32>, shape: &Shape, reduced: &Reduced) {
@@ -77,7 +86,8 @@ impl Store {
     pub(super) fn write(&self, k: &KernelBuilder, owner: &Owner, shape: &Shape, sum: Reg<F32>, next_row: u32) {
         k.comment("store");
         let &Owner { row, token, owns } = owner;
-        let Some([bias, residual]) = self.added else {
+        let token = k.mad(k.ctaid_y(), self.tokens, token);
+        let (Some((bias, residual)), Some(stride)) = (self.added, shape.stride) else {
             let up = k.shfl_bfly(sum, next_row);
             k.if_(k.and(owns, k.eq(k.and(row, 1), 0)), || {
                 let y = k.index(k.row(self.y, token, k.shl(shape.rows, 1)), k.shr(row, 1));
@@ -87,10 +97,12 @@ impl Store {
         };
         k.if_(owns, || {
             let y = k.var(sum);
-            let of_token = |ptr: Ptr<F32>| k.index(k.row(ptr, token, k.shl(shape.rows, 2)), row);
+            let of_token = |ptr: Ptr<F32>| k.index(k.row(ptr, token, k.shl(stride, 2)), row);
             k.if_(k.ne(k.address_of(bias), 0_u64), || k.add_into(y, k.ld_with(k.index(bias, row), PLAIN)));
             // Not through the read-only path: it may be `y`.
-            k.if_(k.ne(k.address_of(residual), 0_u64), || k.add_into(y, k.ld(of_token(residual))));
+            if let Some(residual) = residual {
+                k.if_(k.ne(k.address_of(residual), 0_u64), || k.add_into(y, k.ld(of_token(residual))));
+            }
             k.st(of_token(self.y), y);
         });
     }
@@ -105,6 +117,18 @@ fn over_lanes(k: &KernelBuilder, own: Key, distances: &[u32]) -> Key {
 }
 
 impl ArgMax {
+    /// Of a kernel whose blocks have `warps` warps.
+    pub(super) fn params(k: &KernelBuilder, tokens: u32, warps: u32) -> Self {
+        Self {
+            warps,
+            best: k.param_ptr("best", Access::ReadWrite, 8),
+            arrivals: k.param_ptr("arrivals", Access::ReadWrite, 4),
+            tokens: k.param_ptr("tokens", Access::Write, 4),
+            of_warps: k.shared("of_warps", 2 * warps * tokens),
+            flag: k.shared("flag", 1),
+        }
+    }
+
     /// Goes over the rows in steps of the whole grid, and finds the largest of each token: in lanes, in the warp, in the block, and,
     /// in the block that arrives last, in the grid.
     pub(super) fn largest(
@@ -115,18 +139,27 @@ impl ArgMax {
         shape: &Shape,
         sums: impl FnOnce(Reg<U32>) -> Reduced,
     ) {
-        let (tokens, per_warp) = (gemv.tokens, gemv.rows_per_warp());
         let best = Best::new(k);
-        let all_warps = k.mul(k.nctaid(), WARPS * per_warp);
+        let all_warps = k.mul(k.nctaid(), self.warps * gemv.rows_per_warp());
         let mut copies = 1;
         k.for_rolled(first, shape.rows, all_warps, |first| {
             let reduced = sums(first);
-            let Owner { row, .. } = Owner::of(k, gemv, first, shape, &reduced);
-            // The row is inside or not, and a NaN is less than every number.
-            best.update(k, Key::new(k, k.select(k.lt(row, shape.rows), reduced.sum, f32::NAN), row));
+            Self::take(k, &best, gemv, first, shape, &reduced);
             copies = reduced.copies;
         });
+        self.of_grid(k, gemv, &best, copies);
+    }
 
+    /// Takes the sum of a lane into account.
+    pub(super) fn take(k: &KernelBuilder, best: &Best, gemv: Gemv, first: Reg<U32>, shape: &Shape, reduced: &Reduced) {
+        let Owner { row, .. } = Owner::of(k, gemv, first, shape, reduced);
+        // The row is inside or not, and a NaN is less than every number.
+        best.update(k, Key::new(k, k.select(k.lt(row, shape.rows), reduced.sum, f32::NAN), row));
+    }
+
+    /// The largest of all lanes of the grid, where `copies` lanes hold the same.
+    pub(super) fn of_grid(&self, k: &KernelBuilder, gemv: Gemv, best: &Best, copies: u32) {
+        let (tokens, per_warp) = (gemv.tokens, gemv.rows_per_warp());
         k.comment("the largest of the block");
         let rows_of_token: Vec<u32> = (0..per_warp.trailing_zeros()).map(|bit| copies << bit).collect();
         let of_warp = over_lanes(k, best.key(), &rows_of_token);
@@ -139,11 +172,12 @@ impl ArgMax {
         k.barrier();
         k.if_(k.lt(k.tid(), tokens), || {
             let of_token = k.index_by(self.of_warps, k.tid(), 8);
-            let [largest, others @ ..] = std::array::from_fn::<_, { WARPS as usize }, _>(|w| {
-                let [order, place] = k.ld2(of_token.offset((8 * tokens) as i32 * w as i32));
+            let key = |w: u32| {
+                let [order, place] = k.ld2(of_token.offset((8 * tokens * w) as i32));
                 Key { order, place }
-            });
-            let of_block = others.into_iter().fold(largest, |best, key| key.or(k, best, key.beats(k, best)));
+            };
+            let [largest, others @ ..] = &(0..self.warps).map(key).collect::<Vec<_>>()[..] else { return };
+            let of_block = others.iter().fold(*largest, |best, key| key.or(k, best, key.beats(k, best)));
             let at = k.index_by(self.best, k.mad(k.tid(), k.nctaid(), k.ctaid()), 8);
             k.st2(at, [of_block.order, of_block.place]);
         });
@@ -151,8 +185,8 @@ impl ArgMax {
         k.comment("the block that arrives last finds the largest of all blocks");
         let last = arrive(k, self.arrivals, k.nctaid(), self.flag);
         k.return_if(k.not(last));
-        // A warp takes every fourth token, its lanes every 32nd block.
-        k.for_rolled(k.warp(), tokens, WARPS, |token| {
+        // A warp takes a token in turn, its lanes every 32nd block.
+        k.for_rolled(k.warp(), tokens, self.warps, |token| {
             let best = Best::new(k);
             k.for_(k.laneid(), k.nctaid(), 32, |block| {
                 let at = k.index_by(self.best, k.mad(token, k.nctaid(), block), 8);

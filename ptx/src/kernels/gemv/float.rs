@@ -1,13 +1,18 @@
 //! Rows of F16 and BF16 times activations: a lane takes 8 columns of every 256.
 
 use super::weights::Moving;
-use super::{Bounded, Gemv, LOADS, PLAIN, Shape, steps};
+use super::{Bounded, Gemv, PLAIN, Shape, steps};
 use crate::build::{B32, Bf16x2, F32, KernelBuilder, LoadOptions, Pred, Ptr, Reg, U32, Var};
 use crate::ir::Access;
 use crate::kernels::format::Format;
 
 /// Columns of a lane: 16 bytes of weights.
 const COLUMNS: u32 = 8;
+
+/// Lanes' columns in a row.
+fn units(k: &KernelBuilder, shape: &Shape) -> Reg<U32> {
+    k.shr(shape.columns, COLUMNS.trailing_zeros())
+}
 
 pub(super) struct Float {
     gemv: Gemv,
@@ -30,12 +35,18 @@ impl Float {
         if self.gemv.format == Format::BF16 { 2 } else { 4 }
     }
 
+    /// The same weights, and the activations of the launch's chunk.
+    pub(super) fn of_chunk(self, k: &KernelBuilder, shape: &Shape) -> Self {
+        let first = k.mul(k.ctaid_y(), self.gemv.tokens);
+        Self { x: k.row(self.x, first, k.mul(units(k, shape), COLUMNS * self.x_bytes())), ..self }
+    }
+
     pub(super) fn multiply(&self, k: &KernelBuilder, rows: &[Reg<U32>], shape: &Shape, acc: &[Var<F32>]) {
-        let units = k.shr(shape.columns, COLUMNS.trailing_zeros());
+        let units = units(k, shape);
         let at = |ptr: Ptr<B32>, row: Reg<U32>, bytes: u32| k.row(ptr, row, k.mul(units, COLUMNS * bytes));
         let rows: Vec<Ptr<B32>> = rows.iter().map(|&row| at(self.codes, row, 2)).collect();
         let x: Vec<Ptr<B32>> = (0..self.gemv.tokens).map(|t| at(self.x, k.value(t), self.x_bytes())).collect();
-        let chunks = LOADS / self.gemv.rows_per_warp();
+        let chunks = self.gemv.chunks();
         let mut moving = Moving::default();
         let mut start = |ptr: &Ptr<B32>, bytes: u32| {
             let ptr = k.index_by(*ptr, k.laneid(), COLUMNS * bytes);
@@ -52,9 +63,9 @@ impl Float {
                 let x: Vec<_> = x_at.iter().map(|x| x.offset(256 * self.x_bytes() as i32 * c)).collect();
                 self.chunk(k, raw, &x, None, acc);
             }
-            moving.step(k, LOADS / self.gemv.rows_per_warp());
+            moving.step(k, self.gemv.chunks());
         };
-        let last = |first: Reg<U32>| {
+        let last = |first: Reg<U32>, chunks: u32| {
             let at: Vec<_> = (0..chunks).map(|c| Bounded::new(k, k.add(first, 32 * c), units)).collect();
             let raw: Vec<Vec<_>> =
                 at.iter().map(|at| rows.iter().map(|row| load(k.index_by(*row, at.index, 16))).collect()).collect();

@@ -3,13 +3,21 @@
 //! # Shapes and buffers
 //! `W`: `[rows][columns]`, in the planes of [`pack`](super::pack): parameters `codes`, `high` (Q5_K, Q6_K), `scales`, `supers` (Q6_K).
 //! Activations `x` of `T` tokens: for quantised weights the tiles of [`activation`]; for F16 `[T][columns]` f32; for
-//! BF16 `[T][columns]` bfloat16. `T` is part of the kernel: a bucket.
+//! BF16 `[T][columns]` bfloat16. `T` is part of the kernel: a bucket. More tokens than a bucket are several *chunks* of `T` in one
+//! launch, along y of the grid: their activations follow one another, and so do the rows of their results.
 //!
 //! | [`Epilogue`] | result |
 //! | --- | --- |
-//! | `Store` | `y`: `[T][rows]` f32, plus `bias` (`[rows]`) and `residual` (`[T][rows]`) where these are not null; `y` may be `residual` |
-//! | `SwiGlu` | `y`: `[T][rows / 2]` f32, `silu(gate) · up`: rows of `W` are gate and up in turn ([`Packed::gated`](super::pack::Packed::gated)) |
-//! | `ArgMax` | `tokens`: `[T]` u32, the row of the largest value, the first of equals; [`NO_TOKEN`](super::argmax::NO_TOKEN) if all are NaN |
+//! | `Store` | `y`: `[chunks · T][stride]` f32, `rows` of each are written, plus `bias` (`[rows]`) and `residual` (as `y`) where these are not null; `y` may be `residual` |
+//! | `SwiGlu` | `y`: `[chunks · T][rows / 2]` f32, `silu(gate) · up`: rows of `W` are gate and up in turn ([`Packed::gated`](super::pack::Packed::gated)) |
+//! | `ArgMax` | `tokens`: `[T]` u32, the row of the largest value, the first of equals; [`NO_TOKEN`](super::argmax::NO_TOKEN) if all are NaN. One chunk |
+//! | `SwiGluQ8` | `y` as of `SwiGlu`, and `tiles`: the tiles of [`activation`] of `y`, for chunks of `T` tokens and `rows / 2` columns. `arrivals`: `[chunks][rows / 64]` u32, zero before the launch and after it |
+//! | `SumQ8` | `y`: `[chunks · T][rows]` f32, plus `residual` (as `y`, which it is not) where that is not null; `tiles` of `y · gain` (`[rows]`); `squares`: `[chunks · T][rows / 32]` f32, the sum of `y²` of each block; `arrivals`: `[chunks][rows / 32]`, as above |
+//!
+//! Activations may be those of a norm without its division: a [`scaled`](Gemv::scaled) kernel takes the `squares` of its blocks behind
+//! them and `eps` at the end, and divides the sums by the root, before anything is added.
+//!
+//! `stride` is at least `rows`; where it is more, several matrices write one buffer.
 //!
 //! # Who does what
 //! A warp takes `R` rows: 2, or 4 of F16 beyond four tokens. Lane `l` takes blocks `l`, `l + 32`, … of them, 16 bytes of codes each, and
@@ -25,13 +33,19 @@
 //! in flight: a warp has 4 × 512 B of codes under way; [`min_blocks`](Gemv::min_blocks) leaves room for 12 warps or more, which is 24 KiB
 //! per multiprocessor, against the 24.4 kB that 4.3 TB/s times 0.75 µs of latency ask for. See [`ceiling`](super::ceiling).
 //!
+//! [`pair`] has two matrices of different formats in one launch, [`mma`] takes eight tokens to tensor cores.
+//!
 //! With [`Target::Sm90`], kernels prefetch their rows before they wait for the kernel that makes the activations.
 
 mod entries;
 mod epilogue;
 mod float;
 pub mod mma;
+pub mod pair;
 mod reduce;
+mod round;
+mod scale;
+pub mod stream;
 mod weights;
 
 use super::activation;
@@ -40,20 +54,27 @@ use super::launch::{Dims, ShapeError};
 use crate::build::{B32, F32, KernelBuilder, LoadOptions, Pred, Ptr, Reg, U32, Var};
 use crate::ir::{Access, Cache, Kernel, Target, Threads};
 use epilogue::Sink;
+use scale::Squares;
 use weights::{Activation, Lane, Moving, Planes};
 
-pub(super) use entries::entries;
+pub(super) use entries::{entries, planes};
 
 /// Warps of a block.
 pub const WARPS: u32 = 4;
 /// Most tokens of one launch.
 pub const MAX_TOKENS: u32 = 8;
+/// Most chunks of tokens in a launch of all but [`Epilogue::ArgMax`].
+pub const MAX_CHUNKS: u32 = 65535;
 /// Blocks per multiprocessor that the grid of [`Epilogue::ArgMax`] is limited to.
 const ARG_MAX_BLOCKS: u32 = 8;
 /// Bytes of a tile of activations.
 const TILE: u32 = activation::TILE as u32;
 /// Loads of 16 bytes that a lane has under way.
 const LOADS: u32 = 4;
+/// The same of a narrow kernel.
+const NARROW_LOADS: u32 = 8;
+/// Warps per multiprocessor from which on [`LOADS`] are enough.
+const WIDE_WARPS: usize = 12;
 
 /// What becomes of the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +85,58 @@ pub enum Epilogue {
     SwiGlu,
     /// Only the row of the largest is kept.
     ArgMax,
+    /// Pairs of them become `silu(gate) · up`, which is stored and rounded to tiles.
+    SwiGluQ8,
+    /// They are stored, with a residual if there is one, and rounded to tiles, times a gain, for a norm that is put off.
+    SumQ8,
+}
+
+impl Epilogue {
+    /// What the number of rows is a multiple of: gate and up, blocks that are rounded.
+    fn row_multiple(self) -> u32 {
+        self.rows_per_output() * if self.rounds() { round::BLOCK } else { 1 }
+    }
+
+    fn rows_per_output(self) -> u32 {
+        if matches!(self, Self::SwiGlu | Self::SwiGluQ8) { 2 } else { 1 }
+    }
+
+    /// Whether results are rounded, too.
+    fn rounds(self) -> bool {
+        matches!(self, Self::SwiGluQ8 | Self::SumQ8)
+    }
+
+    /// Whether sums may be scaled for a norm that was put off.
+    fn scales(self) -> bool {
+        matches!(self, Self::Store | Self::SwiGluQ8)
+    }
+
+    /// As part of the name of a kernel.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Store => "",
+            Self::SwiGlu => "swiglu_",
+            Self::ArgMax => "argmax_",
+            Self::SwiGluQ8 => "swiglu_q8_",
+            Self::SumQ8 => "sum_q8_",
+        }
+    }
+
+    /// What it computes, of the products with a matrix.
+    fn formula(self) -> &'static str {
+        match self {
+            Self::Store => "y = W x (+ bias) (+ residual)",
+            Self::SwiGlu => "y = silu(gate x) * (up x), rows of gate and up in turn",
+            Self::ArgMax => "tokens = argmax(W x)",
+            Self::SwiGluQ8 => "y = silu(gate x) * (up x), rows of gate and up in turn, and y in 8-bit codes",
+            Self::SumQ8 => "y = W x (+ residual), its squares, and y * gain in 8-bit codes",
+        }
+    }
+
+    /// Most chunks of tokens in a launch: blocks along y.
+    fn max_chunks(self) -> u32 {
+        if self == Self::ArgMax { 1 } else { MAX_CHUNKS }
+    }
 }
 
 /// A kernel of this family.
@@ -72,12 +145,48 @@ pub struct Gemv {
     format: Format,
     tokens: u32,
     epilogue: Epilogue,
+    narrow: bool,
+    scaled: bool,
 }
 
 /// What is the same for all parts of a kernel.
 struct Shape {
     rows: Reg<U32>,
     columns: Reg<U32>,
+    /// Elements from a token's result to the next: of [`Epilogue::Store`] only.
+    stride: Option<Reg<U32>>,
+}
+
+impl Shape {
+    fn params(k: &KernelBuilder, epilogue: Epilogue, column_multiple: u32) -> Self {
+        Self {
+            rows: k.param_u32_multiple_of("rows", epilogue.row_multiple()),
+            columns: k.param_u32_multiple_of("columns", column_multiple),
+            stride: (epilogue == Epilogue::Store).then(|| k.param_u32("stride")),
+        }
+    }
+
+    /// Where the tiles of the launch's chunk begin.
+    fn tiles_of_chunk(&self, k: &KernelBuilder, x: Ptr<B32>, tokens: u32) -> Ptr<B32> {
+        let groups = k.shr(k.add(self.columns, activation::GROUP as u32 - 1), activation::GROUP.trailing_zeros());
+        k.index_by(x, k.mul(k.ctaid_y(), groups), TILE * tokens)
+    }
+}
+
+/// As part of the name of a kernel.
+fn scaled_name(scaled: bool) -> &'static str {
+    if scaled { "_scaled" } else { "" }
+}
+
+/// The rows of a warp; the last one of the matrix where there are fewer.
+fn rows_at(k: &KernelBuilder, first: Reg<U32>, per_warp: u32, shape: &Shape) -> Vec<Reg<U32>> {
+    let last = k.sub(shape.rows, 1);
+    (0..per_warp).map(|r| k.min(k.add(first, r), last)).collect()
+}
+
+/// As part of what is said of a kernel.
+fn about_scale(scaled: bool) -> &'static str {
+    if scaled { ", W x times 1 / sqrt(mean of squares + eps)" } else { "" }
 }
 
 impl Gemv {
@@ -86,9 +195,33 @@ impl Gemv {
     /// # Errors
     /// [`ShapeError`] unless there are 1 to [`MAX_TOKENS`] tokens.
     pub fn new(format: Format, tokens: usize, epilogue: Epilogue) -> Result<Self, ShapeError> {
-        let family = Self { format, tokens: MAX_TOKENS, epilogue };
         let tokens = ShapeError::check(&format!("gemv_{}", format.name()), "tokens", tokens, 1, MAX_TOKENS)?;
-        Ok(Self { tokens, ..family })
+        Ok(Self { format, tokens, epilogue, narrow: false, scaled: false })
+    }
+
+    /// The variant for matrices of few rows: one row per warp and eight loads under way, with the same bits. There is one for one token
+    /// and [`Epilogue::Store`] or an epilogue that rounds; other kernels stay as they are.
+    #[must_use]
+    pub fn narrow(self) -> Self {
+        Self { narrow: self.has_narrow(), ..self }
+    }
+
+    /// The variant for activations whose norm was put off, of [`Epilogue::Store`] and [`Epilogue::SwiGluQ8`] for quantised weights; other
+    /// kernels stay as they are. [`Epilogue::ArgMax`] needs none: a positive factor changes no order.
+    #[must_use]
+    pub fn scaled(self) -> Self {
+        Self { scaled: !self.format.is_float() && self.epilogue.scales(), ..self }
+    }
+
+    fn has_narrow(self) -> bool {
+        self.tokens == 1 && (self.epilogue == Epilogue::Store || self.epilogue.rounds())
+    }
+
+    /// Whether there is a [`narrow`](Self::narrow) variant and it is the better one: two rows a warp would give each of `processors`
+    /// multiprocessors fewer than 12 warps, whose loads are too few for its bandwidth.
+    pub fn prefers_narrow(self, rows: usize, processors: u32) -> bool {
+        let warps = rows.div_ceil(Self { narrow: false, ..self }.rows_per_warp() as usize);
+        self.has_narrow() && warps < WIDE_WARPS * processors as usize
     }
 
     /// Format of the weights.
@@ -106,24 +239,31 @@ impl Gemv {
         self.epilogue
     }
 
-    /// Name of the kernel: `gemv_q4_k_b1`, `gemv_swiglu_q4_k_b1`, `gemv_argmax_q6_k_b1`.
+    /// Name of the kernel: `gemv_q4_k_b1`, `gemv_swiglu_q4_k_b1`, `gemv_argmax_q6_k_b1`, `gemv_q4_k_b1_scaled_r1` (scaled, narrow).
     pub fn name(&self) -> String {
-        let epilogue = match self.epilogue {
-            Epilogue::Store => "",
-            Epilogue::SwiGlu => "swiglu_",
-            Epilogue::ArgMax => "argmax_",
-        };
-        format!("gemv_{epilogue}{}_b{}", self.format.name(), self.tokens)
+        let epilogue = self.epilogue.name();
+        let (scaled, narrow) = (scaled_name(self.scaled), if self.narrow { "_r1" } else { "" });
+        format!("gemv_{epilogue}{}_b{}{scaled}{narrow}", self.format.name(), self.tokens)
     }
 
     /// Rows per warp. Activations of F16 are wide: with many tokens, only four rows pay for loading them.
     pub fn rows_per_warp(&self) -> u32 {
-        if self.format == Format::F16 && self.tokens > 4 { 4 } else { 2 }
+        match self.tokens {
+            _ if self.narrow => 1,
+            5.. if self.format == Format::F16 => 4,
+            _ => 2,
+        }
+    }
+
+    /// Chunks of 32 blocks of a row that are loaded before the first is used.
+    fn chunks(self) -> u32 {
+        if self.narrow { NARROW_LOADS } else { LOADS / self.rows_per_warp() }
     }
 
     /// Blocks per multiprocessor that registers leave room for. A lane of Q8_0 loads twice as much at once, so fewer are enough.
     pub fn min_blocks(&self) -> u32 {
         match self.tokens {
+            _ if self.narrow => 3,
             1 => 6,
             2 => 4,
             5.. if self.format == Format::Q8_0 => 2,
@@ -131,22 +271,22 @@ impl Gemv {
         }
     }
 
-    /// The launch. `processors` is the number of multiprocessors, which sizes the grid of [`Epilogue::ArgMax`] only.
+    /// The launch, for `chunks` times as many tokens as the kernel has. `processors` is the number of multiprocessors, which sizes the grid of [`Epilogue::ArgMax`] only.
     ///
     /// # Errors
     /// [`ShapeError`] unless `columns` are whole blocks of the format, there are at most 2^24 rows (an even number of them for
-    /// [`Epilogue::SwiGlu`]).
-    pub fn dims(&self, rows: usize, columns: usize, processors: u32) -> Result<Dims, ShapeError> {
+    /// [`Epilogue::SwiGlu`], a multiple of 64 for [`Epilogue::SwiGluQ8`] and of 32 for [`Epilogue::SumQ8`]), and 1 to [`MAX_CHUNKS`] chunks (one of [`Epilogue::ArgMax`]).
+    pub fn dims(&self, rows: usize, columns: usize, chunks: usize, processors: u32) -> Result<Dims, ShapeError> {
         let name = self.name();
-        let pairs = if self.epilogue == Epilogue::SwiGlu { 2 } else { 1 };
-        let rows = ShapeError::check(&name, "rows", rows, pairs, 1 << 24)?;
+        let rows = ShapeError::check(&name, "rows", rows, self.epilogue.row_multiple() as usize, 1 << 24)?;
+        let chunks = ShapeError::check(&name, "chunks", chunks, 1, self.epilogue.max_chunks())?;
         ShapeError::check(&name, "columns", columns, self.format.column_multiple(), 1 << 24)?;
         let blocks = rows.div_ceil(self.rows_per_warp() * WARPS);
         let most = match self.epilogue {
             Epilogue::ArgMax => ARG_MAX_BLOCKS * processors.max(1),
             _ => u32::MAX,
         };
-        Ok(Dims::linear(blocks.min(most), 32 * WARPS))
+        Ok(Dims { grid: [blocks.min(most), chunks, 1], ..Dims::linear(1, 32 * WARPS) })
     }
 
     /// The kernel; for [`Target::Sm90`], with dependent launch.
@@ -156,18 +296,15 @@ impl Gemv {
         k.threads(Threads::Exactly([32 * WARPS, 1, 1]));
         k.min_blocks(self.min_blocks());
         let matrix = Matrix::params(&k, *self);
+        let squares = self.scaled.then(|| Squares::params(&k, self.tokens));
         let sink = Sink::params(&k, *self);
-        let shape = Shape {
-            rows: k.param_u32_multiple_of("rows", if self.epilogue == Epilogue::SwiGlu { 2 } else { 1 }),
-            columns: k.param_u32_multiple_of("columns", self.format.column_multiple() as u32),
-        };
+        let shape = Shape::params(&k, self.epilogue, self.format.column_multiple() as u32);
+        let mut scale = squares.map(|squares| squares.scale(&k));
+        let matrix = if self.epilogue == Epilogue::ArgMax { matrix } else { matrix.of_chunk(&k, &shape) };
 
         let per_warp = self.rows_per_warp();
         let first = k.mul(k.mad(k.ctaid(), WARPS, k.warp()), per_warp);
-        let rows_at = |first: Reg<U32>| -> Vec<Reg<U32>> {
-            let last = k.sub(shape.rows, 1);
-            (0..per_warp).map(|r| k.min(k.add(first, r), last)).collect()
-        };
+        let rows_at = |first: Reg<U32>| rows_at(&k, first, per_warp, &shape);
         if target >= Target::Sm90 {
             k.comment("weights do not depend on the kernel before; activations do");
             for row in rows_at(k.min(first, k.sub(shape.rows, 1))) {
@@ -176,10 +313,17 @@ impl Gemv {
             k.wait_for_dependencies();
             k.launch_dependents();
         }
+        if let Some(scale) = &mut scale {
+            scale.begin(&k, &shape);
+        }
         let sums = |first: Reg<U32>| {
             let acc: Vec<Var<F32>> = (0..self.tokens * per_warp).map(|_| k.var(0.0)).collect();
             matrix.multiply(&k, &rows_at(first), &shape, &acc);
-            reduce::over_lanes(&k, acc.iter().map(|a| a.get()).collect())
+            let reduced = reduce::over_lanes(&k, acc.iter().map(|a| a.get()).collect());
+            match &scale {
+                Some(scale) => reduced.scaled(&k, scale.of_warp(&k, &shape)),
+                None => reduced,
+            }
         };
         match sink {
             Sink::ArgMax(sink) => sink.largest(&k, *self, first, &shape, sums),
@@ -187,22 +331,22 @@ impl Gemv {
                 k.return_if(k.ge(first, shape.rows));
                 sink.store(&k, *self, first, &shape, &sums(first));
             }
+            // Rows are whole blocks, so every warp has some.
+            Sink::Round(sink) => sink.of_warp(&k, *self, first, &shape, &sums(first)),
         }
         k.finish()
     }
 
     fn about(self) -> String {
-        let Self { format, tokens, epilogue } = self;
-        let result = match epilogue {
-            Epilogue::Store => "y = W x (+ bias) (+ residual)",
-            Epilogue::SwiGlu => "y = silu(gate x) * (up x), rows of gate and up in turn",
-            Epilogue::ArgMax => "tokens = argmax(W x)",
-        };
+        let Self { format, tokens, epilogue, scaled, .. } = self;
         format!(
-            "{result}, W in {} planes, {tokens} token(s).\n\
-             A warp takes {} rows, a lane every 32nd block of 16 bytes of them.",
+            "{}, W in {} planes, {tokens} token(s){}.\n\
+             A warp takes {}, a lane every 32nd block of 16 bytes of {}.",
+            epilogue.formula(),
             format.name(),
-            self.rows_per_warp()
+            about_scale(scaled),
+            if self.narrow { "a row".to_owned() } else { format!("{} rows", self.rows_per_warp()) },
+            if self.narrow { "it" } else { "them" },
         )
     }
 }
@@ -213,6 +357,7 @@ enum Matrix {
     Float(float::Float),
 }
 
+#[derive(Clone, Copy)]
 struct Quantised {
     gemv: Gemv,
     planes: Planes,
@@ -226,9 +371,17 @@ impl Matrix {
         }
         Self::Quantised(Quantised {
             gemv,
-            planes: Planes::params(k, gemv.format),
+            planes: Planes::params(k, gemv.format, ""),
             x: k.param_ptr("x", Access::Read, 16),
         })
+    }
+
+    /// The same weights, and the activations of the launch's chunk.
+    fn of_chunk(self, k: &KernelBuilder, shape: &Shape) -> Self {
+        match self {
+            Self::Quantised(q) => Self::Quantised(Quantised { x: shape.tiles_of_chunk(k, q.x, q.gemv.tokens), ..q }),
+            Self::Float(f) => Self::Float(f.of_chunk(k, shape)),
+        }
     }
 
     /// Fetches the first 4 KiB of a row into the second-level cache: a line per lane.
@@ -256,7 +409,7 @@ impl Quantised {
         let blocks = k.shr(shape.columns, 5);
         let rows: Vec<Planes> = rows.iter().map(|&row| self.planes.row(k, row, blocks)).collect();
         let lane = Lane::new(k, self.gemv.format);
-        let (chunks, tokens) = (LOADS / self.gemv.rows_per_warp(), self.gemv.tokens);
+        let (chunks, tokens) = (self.gemv.chunks(), self.gemv.tokens);
         let mut moving = Moving::default();
         let at: Vec<Planes> = rows.iter().map(|row| row.at(k, k.laneid()).moving(k, &mut moving)).collect();
         let x = self.activations(k, k.laneid());
@@ -268,7 +421,7 @@ impl Quantised {
             }
             moving.step(k, chunks);
         };
-        let last = |first: Reg<U32>| {
+        let last = |first: Reg<U32>, chunks: u32| {
             let at: Vec<_> = (0..chunks).map(|c| Bounded::new(k, k.add(first, 32 * c), blocks)).collect();
             let raw: Vec<Vec<_>> =
                 at.iter().map(|at| rows.iter().map(|row| row.at(k, at.index).load(k, 0)).collect()).collect();
@@ -319,10 +472,22 @@ impl Bounded {
 }
 
 /// Walks `0..end` in steps of `chunks` times 32. `step` is for steps that are wholly inside, so it needs no checks; `last` receives
-/// the lane's first index of a step that is not.
-fn steps(k: &KernelBuilder, end: Reg<U32>, chunks: u32, step: impl FnOnce(), last: impl FnOnce(Reg<U32>)) {
+/// the lane's first index of a step that is not, and of how many chunks it is.
+fn steps(k: &KernelBuilder, end: Reg<U32>, chunks: u32, step: impl FnOnce(), last: impl Fn(Reg<U32>, u32)) {
+    steps_from(k, 0, end, chunks, step, last);
+}
+
+/// Walks `start..end` in the same way, where there is such.
+fn steps_from(
+    k: &KernelBuilder,
+    start: u32,
+    end: Reg<U32>,
+    chunks: u32,
+    step: impl FnOnce(),
+    last: impl Fn(Reg<U32>, u32),
+) {
     let size = 32 * chunks;
-    let next = k.var(size);
+    let next = k.var(start + size);
     k.while_rolled(
         || k.le(next, end),
         || {
@@ -331,7 +496,20 @@ fn steps(k: &KernelBuilder, end: Reg<U32>, chunks: u32, step: impl FnOnce(), las
         },
     );
     let first = k.sub(next, size);
-    k.if_(k.lt(first, end), || last(k.add(first, k.laneid())));
+    let (lane, left) = (|| k.add(first, k.laneid()), || k.sub(end, first));
+    k.if_(k.lt(first, end), || match chunks {
+        ..=2 => last(lane(), chunks),
+        _ => shortest(k, left(), lane(), chunks, &last),
+    });
+}
+
+/// As few chunks as hold what is `left`, a power of two.
+fn shortest(k: &KernelBuilder, left: Reg<U32>, first: Reg<U32>, chunks: u32, last: &impl Fn(Reg<U32>, u32)) {
+    if chunks == 1 {
+        return last(first, 1);
+    }
+    let half = chunks / 2;
+    k.if_else(k.le(left, 32 * half), || shortest(k, left, first, half, last), || last(first, chunks));
 }
 
 /// For what few threads read and other kernels wrote.

@@ -3,7 +3,9 @@
 //! A block is 32 columns of a row. For every format it becomes eight words of four codes, and scales. The product is an integer, exact,
 //! times scales; what a format adds to its codes (a minimum, or -8 and -32) is paid for with the sums of the activations' codes.
 
-use crate::build::{B32, Elem, F16, F16x2, F32, KernelBuilder, LoadOptions, Pred, Ptr, PtrVar, Reg, S8, S32, U32, Var};
+use crate::build::{
+    B32, Elem, F16, F16x2, F32, KernelBuilder, LoadOptions, Pred, Ptr, PtrVar, Reg, S8, S32, SpaceOf, U32, Var,
+};
 use crate::ir::Access;
 use crate::kernels::activation;
 use crate::kernels::format::Format;
@@ -47,13 +49,14 @@ impl Moving {
 /// A block as it was loaded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Raw {
-    codes: [[Reg<B32>; 4]; 2],
-    high: [Option<Reg<B32>>; 2],
-    scales: RawScales,
+    /// Of all formats but Q8_0, both halves are one load.
+    pub(super) codes: [[Reg<B32>; 4]; 2],
+    pub(super) high: [Option<Reg<B32>>; 2],
+    pub(super) scales: RawScales,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum RawScales {
+pub(super) enum RawScales {
     One(Reg<F16>),
     Pair(Reg<F16x2>),
     Fields([Reg<B32>; 4]),
@@ -127,12 +130,13 @@ impl Lane {
 }
 
 impl Planes {
-    /// Declares the parameters of a format.
-    pub(super) fn params(k: &KernelBuilder, format: Format) -> Self {
-        let codes = k.param_ptr::<B32>("codes", Access::Read, 16);
-        let high = matches!(format, Format::Q5_K | Format::Q6_K).then(|| k.param_ptr("high", Access::Read, 16));
-        let scales = k.param_ptr::<B32>("scales", Access::Read, 16);
-        let supers = (format == Format::Q6_K).then(|| k.param_ptr("supers", Access::Read, 16));
+    /// Declares the parameters of a format; `prefix` tells matrices apart.
+    pub(super) fn params(k: &KernelBuilder, format: Format, prefix: &str) -> Self {
+        let plane = |name: &str| k.param_ptr::<B32>(&format!("{prefix}{name}"), Access::Read, 16);
+        let codes = plane("codes");
+        let high = matches!(format, Format::Q5_K | Format::Q6_K).then(|| plane("high"));
+        let scales = plane("scales");
+        let supers = (format == Format::Q6_K).then(|| plane("supers").cast());
         Self { format, codes, second: codes, high, scales, supers }
     }
 
@@ -269,9 +273,19 @@ impl Planes {
 impl Activation {
     /// Loads a block from its place in a tile.
     pub(super) fn load(k: &KernelBuilder, format: Format, at: Ptr<B32>) -> Self {
-        let read = LoadOptions::READ_ONLY;
-        let codes = [0, 512].map(|half| k.ld_vec::<B32, _, 4>(at.offset(half), read).map(Reg::as_ty));
-        let [scale, scaled, halves, whole] = k.ld_vec::<B32, _, 4>(at.offset(activation::SCALES as i32), read);
+        Self::load_parts(k, format, at, [512, activation::SCALES as i32], LoadOptions::READ_ONLY)
+    }
+
+    /// Loads a block whose second half and scales are `parts` bytes behind its first half.
+    pub(super) fn load_parts<S: SpaceOf>(
+        k: &KernelBuilder,
+        format: Format,
+        at: Ptr<B32, S>,
+        [second, scales]: [i32; 2],
+        options: LoadOptions,
+    ) -> Self {
+        let codes = [0, second].map(|half| k.ld_vec::<B32, _, 4>(at.offset(half), options).map(Reg::as_ty));
+        let [scale, scaled, halves, whole] = k.ld_vec::<B32, _, 4>(at.offset(scales), options);
         let (scale, scaled) = (k.bitcast::<B32, F32>(scale), || k.bitcast::<B32, F32>(scaled));
         let sums = match format {
             Format::Q4_0 => Sums::Offset(k.mul(whole.as_ty::<S32>(), -8)),

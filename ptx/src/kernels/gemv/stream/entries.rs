@@ -1,0 +1,143 @@
+//! What ships of this family, with workloads.
+
+use super::super::entries::{EPS, planes, workload_rows};
+use super::super::pair::FORMATS;
+use super::pair::GemvStreamPair;
+use super::{GemvStream, Source};
+use crate::ir::Target;
+use crate::kernels::activation;
+use crate::kernels::format::Format;
+use crate::kernels::gemv::Epilogue;
+use crate::kernels::launch::ShapeError;
+use crate::kernels::pack::Packed;
+use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, random_rows};
+use crate::kernels::{Entry, known};
+
+/// Buckets of tokens that ship: beyond, a launch that rounds for all is cheaper.
+const TOKENS: [usize; 2] = [1, 2];
+
+/// What ships.
+pub(in crate::kernels) fn entries() -> Vec<Entry> {
+    let mut streams = Vec::new();
+    for epilogue in [Epilogue::Store, Epilogue::SwiGlu, Epilogue::ArgMax] {
+        for source in Source::ALL {
+            for format in Format::QUANTISED {
+                let of = |tokens| GemvStream::new(format, tokens, epilogue, source);
+                streams.extend(TOKENS.into_iter().filter_map(of));
+            }
+        }
+    }
+    for source in Source::ALL {
+        streams.extend(Format::QUANTISED.iter().filter_map(|&f| GemvStream::new(f, 1, Epilogue::SwiGluQ8, source)));
+    }
+    let pairs = Source::ALL.into_iter().flat_map(|source| FORMATS.map(|formats| (formats, source)));
+    let pairs = pairs.flat_map(|(formats, source)| {
+        let of = move |tokens| GemvStreamPair::new(formats, tokens, source);
+        TOKENS.into_iter().filter_map(of)
+    });
+    streams.into_iter().map(entry).chain(pairs.map(pair_entry)).collect()
+}
+
+fn pair_entry(pair: GemvStreamPair) -> Entry {
+    Entry {
+        name: pair.name(),
+        about: match pair.source() {
+            Source::Plain => "two matrices of different formats times vectors of f32, with bias if there is one",
+            Source::Norm => "two matrices of different formats times normed vectors, with bias if there is one",
+        },
+        oldest: Target::Sm80,
+        build: Box::new(move |target| pair.kernel(target)),
+        workload: known(pair.workload([24, 8], 4096, 1)),
+    }
+}
+
+fn entry(stream: GemvStream) -> Entry {
+    Entry {
+        name: stream.name(),
+        about: match (stream.epilogue(), stream.source) {
+            (Epilogue::SwiGlu, Source::Plain) => "gate and up matrices times vectors of f32, and the gated activation",
+            (Epilogue::SwiGlu, Source::Norm) => "gate and up matrices times normed vectors, and the gated activation",
+            (Epilogue::SwiGluQ8, Source::Plain) => {
+                "gate and up matrices times vectors of f32, and the gated activation, also in 8-bit codes"
+            }
+            (Epilogue::SwiGluQ8, Source::Norm) => {
+                "gate and up matrices times normed vectors, and the gated activation, also in 8-bit codes"
+            }
+            (Epilogue::ArgMax, Source::Plain) => "matrix times vectors of f32, and the row of the largest value",
+            (Epilogue::ArgMax, Source::Norm) => "matrix times normed vectors, and the row of the largest value",
+            (_, Source::Plain) => "matrix times vectors of f32, with bias and residual if there are such",
+            (_, Source::Norm) => "matrix times normed vectors, with bias and residual if there are such",
+        },
+        oldest: Target::Sm80,
+        build: Box::new(move |target| stream.kernel(target)),
+        workload: known(stream.workload(workload_rows(stream.epilogue()), 4096, 1)),
+    }
+}
+
+/// Activations that follow from a seed: of `tokens` rows, with a gain of a norm.
+pub(super) fn activations(source: Source, tokens: usize, columns: usize, noise: &mut Noise) -> Vec<Arg> {
+    let mut args = vec![Arg::read("x", bytes_of_f32(&noise.floats(tokens * columns)))];
+    if source == Source::Norm {
+        args.push(Arg::read("gain", bytes_of_f32(&noise.floats(columns))));
+    }
+    args
+}
+
+/// What is added to the mean of squares, if anything is.
+pub(super) fn eps(source: Source) -> Option<Arg> {
+    (source == Source::Norm).then_some(Arg::F32(EPS))
+}
+
+impl GemvStream {
+    /// A launch with weights and activations that follow from a seed, for a grid of one multiprocessor.
+    ///
+    /// # Errors
+    /// As [`dims`](Self::dims).
+    pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Result<Workload, ShapeError> {
+        let dims = self.dims(rows, columns, 1)?;
+        let (format, tokens) = (self.format(), self.tokens());
+        let mut noise = Noise::new(seed);
+        let packed = Packed::matrix(format, columns, &random_rows(format, rows, columns, &mut noise))
+            .expect("invariant: `dims` takes whole blocks only, and random rows have the size of their format");
+        let mut args = planes(&packed);
+        let x = activations(self.source, tokens, columns, &mut noise);
+        let activation_bytes = x.iter().map(Arg::bytes).sum();
+        args.extend(x);
+        let output_bytes = match self.epilogue() {
+            Epilogue::ArgMax => {
+                args.extend([
+                    Arg::scratch("best", 8 * tokens * dims.grid[0] as usize),
+                    Arg::update("arrivals", vec![0; 4]),
+                    Arg::write("tokens", 4 * tokens),
+                ]);
+                4 * tokens
+            }
+            Epilogue::SwiGlu => {
+                args.push(Arg::write("y", 2 * tokens * rows));
+                2 * tokens * rows
+            }
+            Epilogue::SwiGluQ8 => {
+                let (y, tiles) = (2 * tokens * rows, activation::bytes(rows / 2, tokens));
+                args.extend([Arg::write("y", y), Arg::write("tiles", tiles)]);
+                y + tiles
+            }
+            _ => {
+                args.extend([Arg::U64(0), Arg::U64(0), Arg::write("y", 4 * tokens * rows)]);
+                4 * tokens * rows
+            }
+        };
+        args.extend([Arg::U32(rows as u32), Arg::U32(columns as u32)]);
+        if self.epilogue() == Epilogue::Store {
+            args.push(Arg::U32(rows as u32));
+        }
+        args.extend(eps(self.source));
+        let work = Work {
+            weight_bytes: packed.bytes() as u64,
+            activation_bytes,
+            output_bytes: output_bytes as u64,
+            int_ops: 2 * (rows * columns * tokens) as u64,
+            ..Work::default()
+        };
+        Ok(Workload { dims, args, work })
+    }
+}
