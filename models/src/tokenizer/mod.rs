@@ -20,7 +20,7 @@
 //! passes over the text once per length of special token.
 #![forbid(unsafe_code)]
 
-mod alphabet;
+pub(crate) mod alphabet;
 mod bpe;
 mod data;
 mod decode;

@@ -31,7 +31,7 @@ cp "$here/$package.whl" "$dest/${package}-1-py3-none-any.whl"
 "#;
 
 /// Plays npm: the last argument is `package@version`.
-const NPM: &str = r#"
+pub(crate) const NPM: &str = r#"
 dest=
 while [ $# -gt 1 ]; do
     [ "$1" = --pack-destination ] && dest=$2
@@ -42,16 +42,16 @@ cp "$here/$package.tgz" "$dest/$package-1.tgz"
 "#;
 
 /// A directory with scripts and the packages they hand out.
-struct Shop(TempDir);
+pub(crate) struct Shop(pub(crate) TempDir);
 
 impl Shop {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Shop(TempDir::new().unwrap())
     }
 
     /// Installs a script. Another process writes it: were it open for writing here, a thread that forks just then would
     /// pass that on, and the system starts no program that somebody has open for writing.
-    fn script(&self, name: &str, body: &str) -> PathBuf {
+    pub(crate) fn script(&self, name: &str, body: &str) -> PathBuf {
         let path = self.0.path().join(name);
         let text = format!("#!/bin/sh\nhere='{}'\necho \"$*\" >> \"$here/calls\"\n{body}", self.0.path().display());
         let source = self.0.path().join(format!("{name}.txt"));
@@ -71,7 +71,7 @@ impl Shop {
         zip.finish().unwrap();
     }
 
-    fn tarball(&self, package: &str, members: &[(&str, &[u8])]) {
+    pub(crate) fn tarball(&self, package: &str, members: &[(&str, &[u8])]) {
         let file = fs::File::create(self.0.path().join(format!("{package}.tgz"))).unwrap();
         let mut tar = tar::Builder::new(GzEncoder::new(file, Compression::fast()));
         for (name, bytes) in members {
@@ -83,12 +83,12 @@ impl Shop {
         tar.into_inner().unwrap().finish().unwrap();
     }
 
-    fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         let text = fs::read_to_string(self.0.path().join("calls")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
-    fn config(&self, known: KnownModels, python: &[&Path]) -> RegistryConfig {
+    pub(crate) fn config(&self, known: KnownModels, python: &[&Path]) -> RegistryConfig {
         let python = python.iter().map(|path| path.as_os_str().to_owned()).collect();
         let npm = vec![self.0.path().join("npm").into_os_string()];
         RegistryConfig { programs: Programs { python, npm }, ..config("http://127.0.0.1:1", known) }

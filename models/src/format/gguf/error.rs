@@ -246,6 +246,14 @@ pub enum FormatError {
         /// Its name, or `unknown`.
         type_name: &'static str,
     },
+    /// Memory for the data of a generated tensor is short.
+    #[error("tensor `{tensor}`: cannot allocate {bytes} bytes for its data")]
+    Memory {
+        /// The tensor.
+        tensor: String,
+        /// Bytes asked for.
+        bytes: u64,
+    },
     /// No tensor of that name.
     #[error("tensor `{tensor}` is missing")]
     MissingTensor {

@@ -1,4 +1,4 @@
-//! Where a file's bytes live: a private read-only memory map, or memory of our own.
+//! Where a file's bytes live: a private read-only memory map, memory of our own, or nowhere (they are made when read).
 //!
 //! This is the only module of this crate with `unsafe` code.
 
@@ -9,6 +9,7 @@ use std::path::Path;
 use memmap2::{Mmap, MmapOptions};
 
 use super::error::{FormatError, GgufError};
+use super::generated::{Generated, NoMemory};
 
 /// A page that is missing brings its neighbours with it, those in an aligned run of this many bytes (Linux's
 /// `fault_around_bytes`, unless changed).
@@ -24,8 +25,10 @@ pub(super) enum Storage {
         file: File,
     },
     Owned(Box<[u8]>),
+    Generated(Generated),
 }
 
+/// The bytes that lie in memory: all, or of a generated file those before its tensors.
 impl Deref for Storage {
     type Target = [u8];
 
@@ -33,11 +36,34 @@ impl Deref for Storage {
         match self {
             Storage::Map { map, .. } => map,
             Storage::Owned(bytes) => bytes,
+            Storage::Generated(file) => file.head(),
         }
     }
 }
 
 impl Storage {
+    /// Bytes of the whole file.
+    pub(super) fn file_len(&self) -> u64 {
+        match self {
+            Storage::Generated(file) => file.file_len(),
+            here => here.len() as u64,
+        }
+    }
+
+    /// Bytes of one tensor; `None` if the file has none there.
+    pub(super) fn slice(&self, at: u64, len: u64) -> Result<Option<&[u8]>, NoMemory> {
+        if let Storage::Generated(file) = self {
+            return file.slice(at, len);
+        }
+        let range = usize::try_from(at).ok().and_then(|at| Some(at..at.checked_add(usize::try_from(len).ok()?)?));
+        Ok(range.and_then(|range| self.get(range)))
+    }
+
+    /// Takes the memory that [`slice`](Self::slice) of the tensor there needs.
+    pub(super) fn reserve(&self, at: u64) -> Result<(), NoMemory> {
+        if let Storage::Generated(file) = self { file.reserve(at) } else { Ok(()) }
+    }
+
     /// Maps a whole regular file.
     #[allow(unsafe_code)] // the one place where a file becomes memory
     pub(super) fn map(path: &Path) -> Result<Self, GgufError> {
@@ -70,6 +96,9 @@ impl Storage {
         #[cfg(unix)]
         if let Storage::Map { file, .. } = self {
             return std::os::unix::fs::FileExt::read_exact_at(file, out, at as u64);
+        }
+        if let Storage::Generated(file) = self {
+            return file.read(at as u64, out).ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into());
         }
         let bytes = self.get(at..).and_then(|rest| rest.get(..out.len()));
         out.copy_from_slice(bytes.ok_or(std::io::ErrorKind::UnexpectedEof)?);

@@ -29,6 +29,7 @@
 mod cursor;
 mod encode;
 mod error;
+mod generated;
 mod map;
 mod metadata;
 pub mod requantize;
@@ -40,6 +41,7 @@ pub mod writer;
 use std::path::{Path, PathBuf};
 
 pub use error::{FormatError, GgufError, MetadataError};
+pub use generated::TensorSource;
 pub use metadata::{FromValue, Metadata};
 pub use requantize::{RequantizeError, requantize};
 pub use tensor::TensorInfo;
@@ -79,7 +81,7 @@ impl Gguf {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, GgufError> {
         let path = path.as_ref();
         let storage = Storage::map(path)?;
-        match Layout::parse(&storage) {
+        match Layout::parse(&storage, storage.file_len()) {
             Ok(layout) => Ok(Self { storage, path: Some(path.to_owned()), layout }),
             Err(source) => Err(GgufError::Format { path: path.to_owned(), source }),
         }
@@ -90,12 +92,15 @@ impl Gguf {
     /// # Errors
     /// [`FormatError`] says what was expected, what was found, and at which byte, key or tensor.
     pub fn from_bytes(bytes: impl Into<Box<[u8]>>) -> Result<Self, FormatError> {
-        let storage = Storage::Owned(bytes.into());
-        let layout = Layout::parse(&storage)?;
+        Self::from_storage(Storage::Owned(bytes.into()))
+    }
+
+    fn from_storage(storage: Storage) -> Result<Self, FormatError> {
+        let layout = Layout::parse(&storage, storage.file_len())?;
         Ok(Self { storage, path: None, layout })
     }
 
-    /// The file's path; `None` if it was given as bytes.
+    /// The file's path; `None` if it was given as bytes or is generated.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
@@ -107,7 +112,7 @@ impl Gguf {
 
     /// Size of the file in bytes.
     pub fn file_size(&self) -> u64 {
-        self.storage.len() as u64
+        self.storage.file_len()
     }
 
     /// Alignment of tensor data in bytes.
@@ -138,22 +143,46 @@ impl Gguf {
         self.tensor(name).ok_or_else(|| FormatError::MissingTensor { tensor: name.to_owned() })
     }
 
-    /// A tensor's data: `rows` × [`DType::row_bytes`](bricks::DType::row_bytes), rows in order.
+    /// A tensor's data: `rows` × [`DType::row_bytes`](bricks::DType::row_bytes), rows in order. The same memory every time.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check); [`FormatError::Memory`] if the data is generated and memory for it is short, unless
+    /// [`reserve`](Self::reserve) took it.
+    pub fn bytes(&self, tensor: &TensorInfo) -> Result<&[u8], FormatError> {
+        let size = self.check(tensor)?;
+        let found = self.storage.slice(tensor.offset, size).map_err(|e| e.of(&tensor.name))?;
+        found.ok_or_else(|| self.range_error(tensor))
+    }
+
+    /// Whether a tensor's data is there and can be decoded; its size in bytes. Touches none of it.
     ///
     /// # Errors
     /// [`FormatError::UnsupportedType`] if the storage type cannot be decoded; [`FormatError::TensorRange`] if `tensor` is
     /// not one of this file's and lies outside of it.
-    pub fn bytes(&self, tensor: &TensorInfo) -> Result<&[u8], FormatError> {
+    pub fn check(&self, tensor: &TensorInfo) -> Result<u64, FormatError> {
         let size = tensor.n_bytes.filter(|_| tensor.dtype.is_some()).ok_or_else(|| tensor.unsupported())?;
-        let range = usize::try_from(tensor.offset)
-            .ok()
-            .and_then(|start| Some(start..start.checked_add(usize::try_from(size).ok()?)?));
-        range.and_then(|r| self.storage.get(r)).ok_or_else(|| FormatError::TensorRange {
+        match tensor.offset.checked_add(size) {
+            Some(end) if end <= self.file_size() => Ok(size),
+            _ => Err(self.range_error(tensor)),
+        }
+    }
+
+    /// Takes the memory that [`bytes`](Self::bytes) of a generated tensor needs, so that it cannot fail later. Pages are used
+    /// only when the data is made. Nothing to do where the data is in a file or in memory.
+    ///
+    /// # Errors
+    /// [`FormatError::Memory`].
+    pub fn reserve(&self, tensor: &TensorInfo) -> Result<(), FormatError> {
+        self.storage.reserve(tensor.offset).map_err(|e| e.of(&tensor.name))
+    }
+
+    fn range_error(&self, tensor: &TensorInfo) -> FormatError {
+        FormatError::TensorRange {
             tensor: tensor.name.clone(),
             at: tensor.offset,
             size: tensor.n_bytes,
             file: self.file_size(),
-        })
+        }
     }
 
     /// Copies a tensor's data from byte `at` on to `out`, without taking memory for pages of the map where the system allows.
@@ -162,8 +191,8 @@ impl Gguf {
     /// # Errors
     /// When the tensor has no such bytes, or the file cannot be read (any more).
     pub fn read(&self, tensor: &TensorInfo, at: usize, out: &mut [u8]) -> std::io::Result<()> {
-        let data = self.bytes(tensor).map_err(std::io::Error::other)?;
-        if at.checked_add(out.len()).is_none_or(|end| end > data.len()) {
+        let size = self.check(tensor).map_err(std::io::Error::other)?;
+        if at.checked_add(out.len()).is_none_or(|end| end as u64 > size) {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         self.storage.read(tensor.offset as usize + at, out)
@@ -172,8 +201,8 @@ impl Gguf {
     /// Says that a tensor's data will not be read for some time: the memory of its pages is given back until then. A hint: does
     /// nothing where it is not available, or if `tensor` is not one of this file's.
     pub fn release(&self, tensor: &TensorInfo) {
-        if let Ok(bytes) = self.bytes(tensor) {
-            self.storage.release(tensor.offset as usize, bytes.len());
+        if let Ok(size) = self.check(tensor) {
+            self.storage.release(tensor.offset as usize, size as usize);
         }
     }
 
@@ -219,8 +248,9 @@ struct Layout {
 }
 
 impl Layout {
-    /// Reads and checks everything before the data section. Pure: no input or output, memory in proportion to the input.
-    fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
+    /// Reads and checks everything before the data section. Pure: no input or output, memory in proportion to the input. `bytes`
+    /// may end where the data section begins; the file is as long as `file_len` says.
+    fn parse(bytes: &[u8], file_len: u64) -> Result<Self, FormatError> {
         sniff::check_magic(bytes)?;
         let mut c = Cursor::new(bytes);
         c.take(sniff::MAGIC.len() as u64, "magic")?;
@@ -250,7 +280,7 @@ impl Layout {
         }
         // Again, now that the metadata's size is known: the better message for a file cut off there.
         check_count("number of tensors", tensors_at, n_tensors, c.remaining() / Directory::MIN_ENTRY)?;
-        let (directory, data_at) = Directory::read(&mut c, n_tensors, alignment, bytes.len() as u64)?;
+        let (directory, data_at) = Directory::read(&mut c, n_tensors, alignment, file_len)?;
         Ok(Self { version, alignment, metadata: table, directory, data_at })
     }
 }

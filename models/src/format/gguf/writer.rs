@@ -18,6 +18,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bricks::DType;
@@ -45,6 +46,14 @@ pub enum WriteError {
         expected: u64,
         /// Bytes given (when it is too much: at least these).
         found: u64,
+    },
+    /// A generated file needs a source for each tensor.
+    #[error("expected {expected} sources, one for each tensor, found {found}")]
+    Sources {
+        /// Tensors.
+        expected: usize,
+        /// Sources given.
+        found: usize,
     },
     /// The output could not be written.
     #[error("cannot write GGUF data")]
@@ -81,6 +90,16 @@ struct Tensor<'a> {
 pub struct GgufWriter<'a> {
     entries: Vec<(String, Encoded)>,
     tensors: Vec<Tensor<'a>>,
+}
+
+/// A file without its tensors' data.
+pub(super) struct Head {
+    /// The file up to where tensor data begins.
+    pub(super) bytes: Vec<u8>,
+    /// Where each tensor's data belongs.
+    pub(super) places: Vec<Range<u64>>,
+    /// Length of the whole file.
+    pub(super) file_len: u64,
 }
 
 /// A value's type and its bytes.
@@ -204,29 +223,7 @@ impl<'a> GgufWriter<'a> {
         let alignment = self.alignment()?;
         let sizes = self.check()?;
         let mut out = Counted { inner: out, at: 0 };
-        out.write_all(&MAGIC)?;
-        out.write_all(&3_u32.to_le_bytes())?;
-        out.write_all(&(self.tensors.len() as u64).to_le_bytes())?;
-        out.write_all(&(self.entries.len() as u64).to_le_bytes())?;
-        for (key, value) in &self.entries {
-            put_string(&mut out, key.as_bytes())?;
-            out.write_all(&(value.value_type as u32).to_le_bytes())?;
-            out.write_all(&value.bytes)?;
-        }
-        let mut offset = 0_u64;
-        for (t, size) in self.tensors.iter().zip(&sizes) {
-            put_string(&mut out, t.name.as_bytes())?;
-            out.write_all(&(t.dims.len() as u32).to_le_bytes())?;
-            for d in &t.dims {
-                out.write_all(&d.to_le_bytes())?;
-            }
-            out.write_all(&(t.dtype as u32).to_le_bytes())?;
-            out.write_all(&offset.to_le_bytes())?;
-            offset = offset
-                .checked_add(*size)
-                .and_then(|end| end.checked_next_multiple_of(alignment))
-                .ok_or_else(|| t.too_large())?;
-        }
+        self.write_head(&mut out, alignment, &sizes)?;
         for (t, size) in self.tensors.iter().zip(&sizes) {
             out.pad(alignment)?;
             let start = out.at;
@@ -246,6 +243,52 @@ impl<'a> GgufWriter<'a> {
         }
         out.pad(alignment)?;
         Ok(out.flush()?)
+    }
+
+    /// The file without its tensors' data.
+    pub(super) fn head(&self) -> Result<Head, WriteError> {
+        let alignment = self.alignment()?;
+        let sizes = self.check()?;
+        let mut bytes = Vec::new();
+        let mut out = Counted { inner: &mut bytes, at: 0 };
+        self.write_head(&mut out, alignment, &sizes)?;
+        out.pad(alignment)?;
+        let mut end = out.at;
+        let mut places = Vec::with_capacity(sizes.len());
+        for (t, size) in self.tensors.iter().zip(&sizes) {
+            let data_end = end.checked_add(*size).ok_or_else(|| t.too_large())?;
+            places.push(end..data_end);
+            end = data_end.checked_next_multiple_of(alignment).ok_or_else(|| t.too_large())?;
+        }
+        Ok(Head { bytes, places, file_len: end })
+    }
+
+    /// Writes what comes before the tensors' data.
+    fn write_head(&self, out: &mut impl Write, alignment: u64, sizes: &[u64]) -> Result<(), WriteError> {
+        out.write_all(&MAGIC)?;
+        out.write_all(&3_u32.to_le_bytes())?;
+        out.write_all(&(self.tensors.len() as u64).to_le_bytes())?;
+        out.write_all(&(self.entries.len() as u64).to_le_bytes())?;
+        for (key, value) in &self.entries {
+            put_string(out, key.as_bytes())?;
+            out.write_all(&(value.value_type as u32).to_le_bytes())?;
+            out.write_all(&value.bytes)?;
+        }
+        let mut offset = 0_u64;
+        for (t, size) in self.tensors.iter().zip(sizes) {
+            put_string(out, t.name.as_bytes())?;
+            out.write_all(&(t.dims.len() as u32).to_le_bytes())?;
+            for d in &t.dims {
+                out.write_all(&d.to_le_bytes())?;
+            }
+            out.write_all(&(t.dtype as u32).to_le_bytes())?;
+            out.write_all(&offset.to_le_bytes())?;
+            offset = offset
+                .checked_add(*size)
+                .and_then(|end| end.checked_next_multiple_of(alignment))
+                .ok_or_else(|| t.too_large())?;
+        }
+        Ok(())
     }
 
     /// The value of `general.alignment`, or its default.
