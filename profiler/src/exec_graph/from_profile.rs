@@ -2,13 +2,13 @@
 
 use super::graph::ExecutionGraph;
 use super::node::{Dim3, ExecNode};
-use crate::profile::{LayerRow, PhaseProfile, Profile, StepRow};
+use crate::profile::{LayerRow, PhaseProfile, Profile, StepLaunch, StepRow};
 use crate::step::Phase;
 
 impl ExecutionGraph {
     /// The graph of a phase, with mean times and bounds per token; `None` if no forward of the phase was recorded.
     ///
-    /// Kernels show the gang's threads and the mean rows of a batch as their launch. Where steps were not timed, layers are
+    /// Kernels show the gang's threads and the mean rows of a batch as their launch; on a GPU, grid, block and shared memory. Where steps were not timed, layers are
     /// all there is.
     pub fn from_profile(profile: &Profile, phase: Phase) -> Option<Self> {
         let p = profile.phase(phase)?;
@@ -21,13 +21,13 @@ impl ExecutionGraph {
                 graph.add(layer(row));
             }
         } else {
-            graph.steps(p, threads(profile));
+            graph.steps(p, threads(profile), &profile.launches);
         }
         graph.pop_scope().ok()?;
         Some(graph)
     }
 
-    fn steps(&mut self, p: &PhaseProfile, threads: u32) {
+    fn steps(&mut self, p: &PhaseProfile, threads: u32, launches: &[StepLaunch]) {
         let rows = u32::try_from(p.derived.mean_extent.tokens).unwrap_or(u32::MAX);
         let mut open: Option<u32> = None;
         let mut layers = p.layers.iter().filter(|l| l.layer.is_some());
@@ -45,7 +45,13 @@ impl ExecutionGraph {
             }
             let time = ns(step.measured.mean_us_per_token);
             self.push_scope(ExecNode::brick(&step.name).timed(time).bounded(bound(std::iter::once(step))));
-            self.record_kernel_launch(&step.kernel, threads, Dim3::from(rows), 0);
+            if launches.is_empty() {
+                self.record_kernel_launch(&step.kernel, threads, Dim3::from(rows), 0);
+            }
+            for l in launches.iter().filter(|l| l.step == step.name) {
+                let dim = |[x, y, z]: [u32; 3]| Dim3(x, y, z);
+                self.record_kernel_launch(&l.kernel, dim(l.grid), dim(l.block), l.shared_bytes);
+            }
             let _ = self.pop_scope();
         }
         if open.is_some() {

@@ -80,6 +80,7 @@ impl Profile {
                 derived: RecorderDerived { clock_overhead: ratio(clock_us, wall_us) },
             },
             phases,
+            launches: Vec::new(),
         }
     }
 }

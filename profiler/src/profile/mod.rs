@@ -52,6 +52,27 @@ pub struct Profile {
     pub recorder: RecorderInfo,
     /// The phases in which forward calls were recorded.
     pub phases: Vec<PhaseProfile>,
+    /// On a GPU: the launches of a decode step, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub launches: Vec<StepLaunch>,
+}
+
+/// A launch of a GPU kernel, and the step it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepLaunch {
+    /// Name of the step.
+    pub step: String,
+    /// Name of the kernel.
+    pub kernel: String,
+    /// SHA-256 of its PTX text: `brick ptx KERNEL --target …` prints it.
+    pub ptx_sha256: String,
+    /// Blocks along x, y and z.
+    pub grid: [u32; 3],
+    /// Threads of a block along x, y and z.
+    pub block: [u32; 3],
+    /// Bytes of dynamic shared memory per block.
+    pub shared_bytes: u32,
 }
 
 /// The model that ran.

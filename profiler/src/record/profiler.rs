@@ -242,6 +242,30 @@ impl<T: TimeSource> BrickProfiler<T> {
     }
 }
 
+impl<T: TimeSource> BrickProfiler<T> {
+    /// Notes the end of a step: `ns` after the forward began if it is `TOLD`, else now.
+    #[inline]
+    fn step_at<const TOLD: bool>(&mut self, step: usize, ns: u64) {
+        let Some(open) = &mut self.open else {
+            self.ignored += u64::from(self.enabled);
+            return;
+        };
+        let target = match self.layout.targets.get(step) {
+            Some(target) if step >= open.next_step => *target,
+            _ => {
+                self.ignored += 1;
+                return;
+            }
+        };
+        open.next_step = step + 1;
+        if target.closes {
+            let (phase, row, begin_ns) = (open.phase, open.row, open.begin_ns);
+            let now = if TOLD { begin_ns + ns } else { self.now() };
+            self.phases[phase.index()].ring.row_mut(row).0[target.slot as usize] = now;
+        }
+    }
+}
+
 impl<T: TimeSource> Recorder for BrickProfiler<T> {
     const ENABLED: bool = true;
     type Arrivals = Stamps;
@@ -277,23 +301,15 @@ impl<T: TimeSource> Recorder for BrickProfiler<T> {
 
     #[inline]
     fn step_done(&mut self, step: usize) {
-        let Some(open) = &mut self.open else {
-            self.ignored += u64::from(self.enabled);
-            return;
-        };
-        let target = match self.layout.targets.get(step) {
-            Some(target) if step >= open.next_step => *target,
-            _ => {
-                self.ignored += 1;
-                return;
-            }
-        };
-        open.next_step = step + 1;
-        if target.closes {
-            let (phase, row) = (open.phase, open.row);
-            let now = self.now();
-            self.phases[phase.index()].ring.row_mut(row).0[target.slot as usize] = now;
-        }
+        self.step_at::<false>(step, 0);
+    }
+
+    fn sync(&self) -> SyncMode {
+        self.mode
+    }
+
+    fn step_ended(&mut self, step: usize, ns: u64) {
+        self.step_at::<true>(step, ns);
     }
 
     fn end_forward(&mut self) {

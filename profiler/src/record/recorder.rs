@@ -2,6 +2,7 @@
 
 use bricks::{BrickKind, Extent};
 
+use super::layout::SyncMode;
 use crate::step::Phase;
 
 /// Receives what the scheduler's leader thread does, in order:
@@ -39,6 +40,20 @@ pub trait Recorder {
 
     /// Step `step` has just finished on all threads. Its time is what passed since the previous call of this trait.
     fn step_done(&mut self, step: usize);
+
+    /// How finely time is wanted, for schedulers that have a choice: a GPU's host can wait for every step, for every layer, or read the
+    /// device's clocks at the end.
+    #[inline(always)]
+    fn sync(&self) -> SyncMode {
+        SyncMode::Immediate
+    }
+
+    /// Step `step` has finished, `ns` nanoseconds after the forward began, as another clock says: that of a device.
+    #[inline(always)]
+    fn step_ended(&mut self, step: usize, ns: u64) {
+        let _ = ns;
+        self.step_done(step);
+    }
 
     /// The forward call is over.
     fn end_forward(&mut self);
@@ -107,6 +122,16 @@ impl<R: Recorder> Recorder for &mut R {
     #[inline(always)]
     fn step_done(&mut self, step: usize) {
         R::step_done(self, step);
+    }
+
+    #[inline(always)]
+    fn sync(&self) -> SyncMode {
+        R::sync(self)
+    }
+
+    #[inline(always)]
+    fn step_ended(&mut self, step: usize, ns: u64) {
+        R::step_ended(self, step, ns);
     }
 
     #[inline(always)]
