@@ -268,7 +268,7 @@ fn plan_facts(engine: &mut Engine, c: &Conditions, fault: Option<&Fault>) -> Res
         allocations_per_token: allocations.map(|n| n.div_ceil(decoded)),
         arena_bytes: plan.arena_bytes,
         kv_bytes_per_token: engine.kv().shape().bytes_per_position(),
-        packed_weight_bytes: engine.packed().bytes(),
+        packed_weight_bytes: engine.packed().map_or(0, |packed| packed.bytes()),
     })
 }
 

@@ -62,6 +62,9 @@ pub enum KvError {
         /// Position in the batch.
         found: usize,
     },
+    /// The pages are on a device.
+    #[error("keys and values are on the GPU, and cannot be looked at from here; use --device cpu")]
+    OnDevice,
     /// The pool does not fit into memory.
     #[error("cannot allocate a KV cache of {bytes} bytes ({positions} positions); use a smaller --ctx")]
     OutOfMemory {
@@ -106,6 +109,8 @@ pub struct KvCache {
     /// Room for [`ALIGN`] bytes more than is used, to start at a cache line.
     data: Vec<u8>,
     start: usize,
+    /// Copies of blocks that a device has yet to make, where pages are on a device; `None` where they are here.
+    copies: Option<Vec<(u32, u32)>>,
     refs: Vec<u32>,
     free: Vec<u32>,
     tables: Vec<Table>,
@@ -117,6 +122,18 @@ impl KvCache {
     /// # Errors
     /// [`KvError::OutOfMemory`] when the pool cannot be allocated.
     pub fn new(shape: KvShape, context: usize, sequences: usize) -> Result<Self, KvError> {
+        Self::with_pages(shape, context, sequences, true)
+    }
+
+    /// The same for pages that are on a device: blocks are counted here, and copies of them are noted for it.
+    ///
+    /// # Errors
+    /// [`KvError::OutOfMemory`] when there would be more blocks than can be counted.
+    pub(crate) fn on_device(shape: KvShape, context: usize, sequences: usize) -> Result<Self, KvError> {
+        Self::with_pages(shape, context, sequences, false)
+    }
+
+    fn with_pages(shape: KvShape, context: usize, sequences: usize, here: bool) -> Result<Self, KvError> {
         let blocks_per_sequence = context.div_ceil(BLOCK);
         let positions = blocks_per_sequence.saturating_mul(sequences).saturating_mul(BLOCK);
         let bytes = positions as u128 * shape.bytes_per_position() as u128;
@@ -127,7 +144,8 @@ impl KvCache {
         if u32::try_from(n_blocks).is_err() {
             return Err(out_of_memory);
         }
-        let data = zeroed(len).ok_or(out_of_memory)?;
+        let data = zeroed(if here { len } else { ALIGN }).ok_or(out_of_memory)?;
+        let copies = (!here).then(Vec::new);
         let start = data.as_ptr().align_offset(ALIGN).min(ALIGN);
         Ok(Self {
             shape,
@@ -135,6 +153,7 @@ impl KvCache {
             n_blocks,
             data,
             start,
+            copies,
             refs: vec![0; n_blocks],
             free: (0..n_blocks as u32).rev().collect(),
             tables: (0..sequences)
@@ -304,6 +323,9 @@ impl KvCache {
         positions: std::ops::Range<usize>,
     ) -> Result<(Vec<f32>, Vec<f32>), KvError> {
         let table = self.table(id)?;
+        if self.copies.is_some() {
+            return Err(KvError::OnDevice);
+        }
         if positions.end > table.len {
             return Err(KvError::Position { sequence: id.0, expected: table.len, found: positions.end });
         }
@@ -333,7 +355,21 @@ impl KvCache {
         Ok(block)
     }
 
+    /// Blocks of a sequence by its number; none if there is no such sequence.
+    pub(crate) fn blocks_of(&self, sequence: u32) -> &[u32] {
+        self.tables.get(sequence as usize).map_or(&[], |t| &t.blocks)
+    }
+
+    /// Takes the copies of blocks that a device has yet to make, `(from, to)`, in order.
+    pub(crate) fn take_copies(&mut self) -> Vec<(u32, u32)> {
+        self.copies.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     fn copy_block(&mut self, from: u32, to: u32) {
+        if let Some(copies) = &mut self.copies {
+            copies.push((from, to));
+            return;
+        }
         let n = self.shape.layout.page_bytes();
         for layer in 0..self.shape.layers {
             for head in 0..self.shape.n_kv_heads {

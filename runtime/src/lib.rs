@@ -4,6 +4,7 @@ pub mod allocations;
 pub mod arena;
 pub mod batch;
 pub mod check;
+pub mod cuda;
 pub mod engine;
 mod exec;
 pub mod facts;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use brick_graphs::{Graph, WeightId, passes};
-use brick_models::arch::{ArchError, ArchSpec};
+use brick_models::arch::{ArchError, ArchSpec, WeightNames, WeightRole};
 use brick_models::build::{BuildError, build_graph};
 use brick_models::chat::{ChatError, ChatTemplate};
 use brick_models::format::gguf::{Gguf, GgufError, TensorInfo};
@@ -79,17 +79,25 @@ pub enum LoadError {
     },
 }
 
-/// The weights of a graph in a memory-mapped file.
+/// The weights of a graph in a memory-mapped file, or in one that is [generated](Gguf::generated).
 #[derive(Debug)]
 pub struct MappedWeights {
     gguf: Arc<Gguf>,
     /// By [`WeightId`].
     tensors: Vec<TensorInfo>,
+    /// Bytes of each.
+    lens: Vec<usize>,
 }
 
 impl Weights for MappedWeights {
     fn bytes(&self, weight: WeightId) -> &[u8] {
-        self.gguf.bytes(&self.tensors[weight.index()]).expect("invariant: checked when the model was loaded")
+        self.gguf
+            .bytes(&self.tensors[weight.index()])
+            .expect("invariant: checked, and its memory reserved, when the model was loaded")
+    }
+
+    fn len(&self, weight: WeightId) -> usize {
+        self.lens[weight.index()]
     }
 
     fn read(&self, weight: WeightId, at: usize, out: &mut [u8]) -> std::io::Result<()> {
@@ -153,7 +161,8 @@ impl Model {
             Engine::new(fused, Arc::clone(weights) as Arc<dyn Weights>, &options(spec))
         })?;
         if let Ok(engine) = &engine {
-            *model.packed.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(engine.packed());
+            *model.packed.lock().unwrap_or_else(PoisonError::into_inner) =
+                engine.packed().map_or_else(Weak::new, Arc::downgrade);
         }
         // Vocabulary, gains and matrices have been copied; what is still read, embeddings, comes back row by row.
         model.gguf.release_all();
@@ -202,11 +211,23 @@ impl Model {
             build_graph(&spec, &shape_of).map_err(|e| LoadError::Build { path: path(), source: Box::new(e) })?;
         let fused = passes::fuse_all(&graph).map_err(|e| LoadError::Graph { path: path(), source: Box::new(e) })?;
         let mut tensors = Vec::with_capacity(fused.weights().len());
+        let mut lens = Vec::with_capacity(fused.weights().len());
+        let embedding = WeightNames::GGUF.name(WeightRole::TokenEmbedding, 0);
         for w in fused.weights() {
-            let tensor = gguf.require(&w.name).and_then(|t| gguf.bytes(t).map(|_| t.clone()));
-            tensors.push(tensor.map_err(|source| LoadError::Tensor { path: path(), source })?);
+            // No data of a file is touched: of a generated model only what is read as a whole is ever made as a whole.
+            let checked = gguf.require(&w.name).and_then(|t| {
+                gguf.reserve(t)?;
+                if w.name == embedding {
+                    // Rows of it are read in every call: it is made now, not in the first one.
+                    gguf.bytes(t)?;
+                }
+                Ok((t.clone(), gguf.check(t)? as usize))
+            });
+            let (tensor, len) = checked.map_err(|source| LoadError::Tensor { path: path(), source })?;
+            tensors.push(tensor);
+            lens.push(len);
         }
-        Ok((spec, graph, fused, MappedWeights { gguf: Arc::clone(gguf), tensors }))
+        Ok((spec, graph, fused, MappedWeights { gguf: Arc::clone(gguf), tensors, lens }))
     }
 
     /// The weights of both graphs (passes keep weight ids).
@@ -223,7 +244,9 @@ impl Model {
         // Held while the first engine packs: a second one waits instead of packing again.
         let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = Engine::sharing(&self.fused, self.weights(), packed.upgrade(), options)?;
-        *packed = Arc::downgrade(engine.packed());
+        if let Some(own) = engine.packed() {
+            *packed = Arc::downgrade(own);
+        }
         // Gains and matrices have been copied; what is still read, embeddings, comes back row by row.
         self.gguf.release_all();
         Ok(engine)

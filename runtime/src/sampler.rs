@@ -94,6 +94,11 @@ pub enum SamplerError {
 }
 
 impl SamplerOptions {
+    /// Whether the choice is the largest logit as it is, so that nothing else of the logits is needed.
+    pub fn is_arg_max(&self) -> bool {
+        self.temperature == 0.0 && self.repeat_penalty == 1.0
+    }
+
     /// Checks ranges.
     ///
     /// # Errors

@@ -176,6 +176,11 @@ impl<'m> Session<'m> {
         &self.engine
     }
 
+    /// The engine, to ask it what takes some doing. Sequences are the session's.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
     /// Tokens in the KV cache.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
@@ -277,6 +282,10 @@ impl<'m> Session<'m> {
     ) -> Result<FinishReason, GenerateError> {
         let context = self.engine.kv().context();
         let limit = options.max_tokens.unwrap_or(usize::MAX);
+        let arg_max = run.sampler.options().is_arg_max() && options.logprobs.is_none();
+        if !R::ENABLED && self.engine.gpu().is_some() && run.speculator.is_none() && arg_max {
+            return self.decode_on_device(run, limit, cancel, out);
+        }
         let mut first: Option<Instant> = None;
         // The row of the last call's logits that comes next, and how many drafted tokens that call had: row i is after the
         // i-th of them.
@@ -355,6 +364,54 @@ impl<'m> Session<'m> {
             self.tokens.push(token);
             row = 0;
         }
+    }
+
+    /// Generates greedily with every token going into the next step on the device: the host reads tokens some steps later.
+    fn decode_on_device(
+        &mut self,
+        run: &mut Decoding,
+        limit: usize,
+        cancel: &AtomicBool,
+        out: &mut Output<'_>,
+    ) -> Result<FinishReason, GenerateError> {
+        if limit == 0 {
+            return Ok(FinishReason::MaxTokens);
+        }
+        let context = self.engine.kv().context();
+        let logits = self.engine.logits();
+        let first = run.sampler.sample(logits.row(logits.len() - 1), &run.history)?;
+        let began = Instant::now();
+        run.timings.first_token_ns = ns(run.start.elapsed());
+        let mut finish = out.token(first)?;
+        run.history.push(first);
+        // The last token is never computed: it is told, and nothing follows from it.
+        let steps = (context - self.tokens.len()).min(limit - 1);
+        if finish.is_none() && steps > 0 {
+            let mut failed = None;
+            let tokens = &mut self.tokens;
+            let mut last = first;
+            self.engine.decode_greedy(&[(self.sequence, first)], steps, &mut |found| {
+                tokens.push(std::mem::replace(&mut last, found[0]));
+                run.history.push(found[0]);
+                run.timings.decode_tokens += 1;
+                run.timings.decode_ns = ns(began.elapsed());
+                run.stats.tokens += 1;
+                run.stats.forwards += 1;
+                match out.token(found[0]) {
+                    Ok(reason) => finish = reason,
+                    Err(e) => failed = Some(e),
+                }
+                if finish.is_none() && cancel.load(Ordering::Relaxed) {
+                    finish = Some(FinishReason::Cancelled);
+                }
+                finish.is_none() && failed.is_none()
+            })?;
+            if let Some(e) = failed {
+                return Err(e);
+            }
+        }
+        let full = FinishReason::ContextFull { context };
+        Ok(finish.unwrap_or(if out.ids.len() >= limit { FinishReason::MaxTokens } else { full }))
     }
 
     /// Computes the prompt from `cached` on, in chunks. `Some` when cancelled.

@@ -16,6 +16,11 @@ pub trait Weights: Send + Sync {
     /// All bytes of a weight. Must return the same memory every time.
     fn bytes(&self, weight: WeightId) -> &[u8];
 
+    /// How many bytes a weight has: [`bytes`](Self::bytes) for its length only, which need not have the bytes made or read.
+    fn len(&self, weight: WeightId) -> usize {
+        self.bytes(weight).len()
+    }
+
     /// Copies the bytes of a weight from `at` on to `out`: for what is read once.
     ///
     /// # Errors
@@ -136,7 +141,7 @@ impl PackedWeights {
                 let error =
                     |reason: String| PackError::Weight { brick: brick.name.clone(), weight: info.name.clone(), reason };
                 let s = info.shape;
-                expect_bytes(s, weights.bytes(id).len()).map_err(error)?;
+                expect_bytes(s, weights.len(id)).map_err(error)?;
                 let shape = PackedShape { dtype: s.dtype, rows: s.rows, cols: s.cols };
                 let bytes = shape.bytes().map_err(|e| error(e.to_string()))?;
                 matrices[id.index()] = Some(Place { shape, offset: end, bytes });

@@ -208,7 +208,7 @@ impl Lowering<'_> {
         let info = self.graph.weight(weight);
         let mut out = vec![0.0; info.shape.cols * info.shape.rows].into_boxed_slice();
         // Copied: from the map, each of them would bring its neighbourhood into memory.
-        let mut bytes = vec![0; self.weights.bytes(weight).len()];
+        let mut bytes = vec![0; self.weights.len(weight)];
         let read = self.weights.read(weight, 0, &mut bytes).map_err(|e| e.to_string());
         read.and_then(|()| bricks::quant::decode_row(info.shape.dtype, &bytes, &mut out).map_err(|e| e.to_string()))
             .map_err(|reason| LowerError::Weight { brick: brick.name.clone(), weight: info.name.clone(), reason })?;
@@ -218,7 +218,7 @@ impl Lowering<'_> {
     /// Checks that a matrix's bytes are all there.
     fn check_bytes(&self, brick: &Brick, weight: WeightId) -> Result<(), LowerError> {
         let info = self.graph.weight(weight);
-        expect_bytes(info.shape, self.weights.bytes(weight).len()).map_err(|reason| LowerError::Weight {
+        expect_bytes(info.shape, self.weights.len(weight)).map_err(|reason| LowerError::Weight {
             brick: brick.name.clone(),
             weight: info.name.clone(),
             reason,

@@ -1,0 +1,234 @@
+//! Whole models on the GPU's backend, without a GPU: on the interpreter, compared with the CPU; on the recorder, as launch lists.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use brick_cuda::interp::Interp;
+use brick_cuda::noop::{Event, Noop, Shared};
+use brick_cuda::{Device, Place};
+use brick_models::synthetic::Synthetic;
+use brick_ptx::interp::{Checks, Schedule};
+use brick_runtime::cuda::certify::Subject;
+use brick_runtime::{Batch, Engine, EngineError, EngineOptions, Model};
+
+fn synthetic(name: &str) -> Model {
+    let synthetic: Synthetic = name.parse().unwrap();
+    Model::from_gguf(Arc::new(synthetic.gguf().unwrap())).unwrap()
+}
+
+fn options() -> EngineOptions {
+    EngineOptions { threads: 1, context: 96, sequences: 3, max_rows: 16, max_wanted: 8, ..EngineOptions::default() }
+}
+
+fn on(model: &Model, options: &EngineOptions, device: Box<dyn Device>) -> Result<Engine, EngineError> {
+    Engine::on_device(&model.fused, &*model.weights(), options, device, &mut ())
+}
+
+fn interpreter(seed: u64, checks: Checks) -> Box<dyn Device> {
+    Box::new(Interp::new(Schedule::Seeded(seed), checks, (9, 0)))
+}
+
+/// A prompt and greedy steps, three sequences side by side, replayed and launched one by one, on the interpreter and on the CPU.
+fn certified(name: &str, checks: Checks) {
+    let model = synthetic(name);
+    let subject = Subject { name, graph: &model.fused, weights: model.weights(), exact: None };
+    let check = subject.compare(interpreter(7, checks), &[3, 17, 250, 9, 400], 3).unwrap();
+    assert!(check.passed(), "{check:#?}");
+    assert!(check.difference.largest > 0.0, "bits that are all equal are another backend's");
+    assert_eq!(check.same_token, 3, "{check:#?}");
+}
+
+#[test]
+fn a_model_in_q4_k_m_on_the_interpreter_equals_the_cpu_with_every_check() {
+    certified("tiny:q4_k_m", Checks::Full);
+}
+
+#[test]
+fn a_model_in_q8_0_on_the_interpreter_equals_the_cpu() {
+    certified("tiny:q8_0", Checks::MemoryOnly);
+}
+
+#[test]
+fn a_model_in_bf16_on_the_interpreter_equals_the_cpu() {
+    certified("tiny:bf16", Checks::MemoryOnly);
+}
+
+#[test]
+fn a_model_in_f16_on_the_interpreter_equals_the_cpu() {
+    certified("tiny:f16", Checks::MemoryOnly);
+}
+
+/// What a recording device was asked for, but for the bytes of weights.
+fn text(device: &Shared) -> String {
+    device.with(|d| d.text())
+}
+
+#[test]
+fn launches_and_captures_of_a_prompt_and_of_steps_are_these() {
+    let model = synthetic("tiny:q4_k_m");
+    let device = Shared::new(Noop::new());
+    let mut engine = on(&model, &options(), Box::new(device.clone())).unwrap();
+    let mut out = String::new();
+    let mut section = |title: &str| {
+        writeln!(out, "# {title}\n{}", text(&device)).unwrap();
+        device.with(Noop::forget);
+    };
+    section("set up");
+    let (a, b) = (engine.new_sequence().unwrap(), engine.new_sequence().unwrap());
+    let mut batch = Batch::default();
+    batch.push_tokens(a, 0, &[3, 17, 250, 9, 400]);
+    engine.forward_quiet(&batch).unwrap();
+    section("a prompt of five tokens");
+    batch.clear();
+    batch.push_tokens(b, 0, &[5]);
+    engine.forward_quiet(&batch).unwrap();
+    section("a prompt of one token: captured, and run");
+    batch.clear();
+    batch.push_tokens(a, 5, &[1]);
+    engine.forward_quiet(&batch).unwrap();
+    section("the next token of another sequence: replayed");
+    engine.decode_greedy(&[(a, 1), (b, 2)], 3, &mut |_| true).unwrap();
+    section("three greedy steps of two sequences");
+    insta::assert_snapshot!(out);
+}
+
+#[test]
+fn a_decode_step_of_qwen2_5_coder_1_5b_is_this_list_of_launches() {
+    let model = synthetic("qwen2.5-coder-1.5b:q4_k_m");
+    let device = Shared::new(Noop::new());
+    let options = EngineOptions { context: 4096, sequences: 1, ..EngineOptions::default() };
+    let mut engine = on(&model, &options, Box::new(device.clone())).unwrap();
+    let id = engine.new_sequence().unwrap();
+    device.with(Noop::forget);
+    engine.decode_greedy(&[(id, 1)], 1, &mut |_| true).unwrap();
+    let (events, launches) = device.with(|d| {
+        let launches = d.events().iter().filter(|e| matches!(e, Event::Launch(_))).count();
+        (d.text(), launches)
+    });
+    let layers = model.spec.n_layers;
+    // The first two layers and the last, and what is around them.
+    let shown: Vec<&str> = events
+        .lines()
+        .filter(|line| {
+            let of = |i: usize| line.contains(&format!("blk.{i}.")) || line.contains(&format!("kv.{i})"));
+            !line.contains("blk.") || of(0) || of(1) || of(layers - 1)
+        })
+        .collect();
+    insta::assert_snapshot!(format!("{launches} launches, {layers} layers\n{}", shown.join("\n")));
+}
+
+#[test]
+fn what_does_not_fit_or_has_no_kernel_is_told() {
+    let model = synthetic("tiny:q4_k_m");
+    let mut shown = String::new();
+    let mut tell = |title: &str, e: Result<Engine, EngineError>| {
+        writeln!(shown, "{title}: {}", e.expect_err("it does not fit")).unwrap();
+    };
+    let with = |bytes: u64| -> Box<dyn Device> { Box::new(Noop::with_memory(bytes)) };
+    tell("no room for the cache", on(&model, &options(), with(1 << 10)));
+    tell("no room for activations", on(&model, &options(), with(400 << 10)));
+    tell("no room for weights", on(&model, &options(), with(1 << 20)));
+    let q8 = EngineOptions { kv_type: bricks::cpu::attention::KvType::Q8_0, ..options() };
+    tell("a q8_0 cache", on(&model, &q8, with(1 << 30)));
+    let kept = EngineOptions { keep_values: true, ..options() };
+    tell("kept values", on(&model, &kept, with(1 << 30)));
+    for name in ["qwen2-partial", "spm-tiny"] {
+        tell(name, on(&common::model(name), &options(), with(1 << 30)));
+    }
+    insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn a_failed_call_leaves_sequences_as_they_were() {
+    let model = synthetic("tiny:q8_0");
+    let mut engine = on(&model, &options(), interpreter(1, Checks::MemoryOnly)).unwrap();
+    let id = engine.new_sequence().unwrap();
+    let mut batch = Batch::default();
+    batch.push_tokens(id, 0, &[1, 2, 3]);
+    let before = engine.forward_quiet(&batch).unwrap().last().unwrap().to_vec();
+    assert!(matches!(engine.decode_greedy(&[(id, 600)], 2, &mut |_| true), Err(EngineError::Token { .. })));
+    // More steps than there is room for: none is done.
+    assert!(engine.decode_greedy(&[(id, 4)], 200, &mut |_| true).is_err());
+    assert_eq!(engine.kv().len(id).unwrap(), 3);
+    // The caller stops after the second of many: only what it saw counts.
+    let mut seen = Vec::new();
+    let n = engine.decode_greedy(&[(id, 4)], 20, &mut |t| {
+        seen.push(t[0]);
+        seen.len() < 2
+    });
+    assert_eq!((n.unwrap(), engine.kv().len(id).unwrap()), (2, 5));
+    // Going back and computing the same gives the same bits.
+    engine.kv_mut().truncate(id, 0).unwrap();
+    assert_eq!(engine.forward_quiet(&batch).unwrap().last().unwrap(), before);
+}
+
+#[test]
+fn a_fork_shares_pages_and_copies_them_on_the_device_before_it_writes() {
+    let model = synthetic("tiny:q8_0");
+    let mut engine = on(&model, &options(), interpreter(3, Checks::MemoryOnly)).unwrap();
+    let id = engine.new_sequence().unwrap();
+    let mut batch = Batch::default();
+    batch.push_tokens(id, 0, &[1, 2, 3, 4]);
+    engine.forward_quiet(&batch).unwrap();
+    let fork = engine.kv_mut().fork(id, 3).unwrap();
+    let next = |engine: &mut Engine, id, position: usize, token: u32| {
+        let mut batch = Batch::default();
+        batch.push_tokens(id, position, &[token]);
+        engine.forward_quiet(&batch).unwrap().last().unwrap().to_vec()
+    };
+    let forked = next(&mut engine, fork, 3, 9);
+    let original = next(&mut engine, id, 4, 5);
+    // A sequence that was never forked says what both have to be.
+    let alone = engine.new_sequence().unwrap();
+    let mut batch = Batch::default();
+    batch.push_tokens(alone, 0, &[1, 2, 3]);
+    engine.forward_quiet(&batch).unwrap();
+    assert_eq!(next(&mut engine, alone, 3, 9), forked);
+    engine.kv_mut().truncate(alone, 3).unwrap();
+    next(&mut engine, alone, 3, 4);
+    assert_eq!(next(&mut engine, alone, 4, 5), original);
+}
+
+/// Logits of a prompt, and of two sequences side by side, with kernels that round what they read up to so many columns.
+fn rounded_by_readers(model: &Model, streamed_columns: usize) -> Vec<Vec<f32>> {
+    let options = EngineOptions { streamed_columns, ..options() };
+    let mut engine = on(model, &options, interpreter(5, Checks::Full)).unwrap();
+    let (a, b) = (engine.new_sequence().unwrap(), engine.new_sequence().unwrap());
+    let mut out = Vec::new();
+    for (id, prompt) in [(a, [3, 17, 250]), (b, [9, 400, 1])] {
+        let mut batch = Batch::default();
+        batch.push_tokens(id, 0, &prompt);
+        out.push(engine.forward_quiet(&batch).unwrap().last().unwrap().to_vec());
+    }
+    let mut batch = Batch::default();
+    batch.push_tokens(a, 3, &[7]);
+    out.push(engine.forward_quiet(&batch).unwrap().row(0).to_vec());
+    batch.clear();
+    batch.push_tokens(a, 4, &[8]);
+    batch.push_tokens(b, 3, &[8]);
+    let logits = engine.forward_quiet(&batch).unwrap();
+    out.extend((0..2).map(|i| logits.row(i).to_vec()));
+    out
+}
+
+#[test]
+fn who_rounds_activations_changes_no_bit() {
+    for types in ["q4_k_m", "q8_0"] {
+        let model = synthetic(&format!("tiny:{types}"));
+        // Nobody; readers of 256 columns, and gate and up for the reader of 512; everybody.
+        let [launches, some, all] = [0, 256, 4096].map(|columns| rounded_by_readers(&model, columns));
+        assert_eq!(launches, some, "{types}");
+        assert_eq!(launches, all, "{types}");
+    }
+}
+
+#[test]
+fn parts_of_an_arena_are_aligned_and_do_not_overlap() {
+    let places = Place::in_turn([("a".to_owned(), 3), ("b".to_owned(), 0), ("c".to_owned(), 300)]);
+    assert_eq!(places.iter().map(|p| p.offset).collect::<Vec<_>>(), [0, 256, 256]);
+    assert_eq!(Place::end(&places), 556);
+}
