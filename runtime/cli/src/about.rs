@@ -21,6 +21,11 @@ pub(crate) fn timestamp() -> Option<String> {
     now.format(&time::format_description::well_known::Rfc3339).ok()
 }
 
+/// Hash of bytes in hexadecimal.
+pub(crate) fn sha256_of(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
+}
+
 /// Hash of a file in hexadecimal; `None` if it cannot be read any more.
 pub(crate) fn sha256(path: &Path) -> Option<String> {
     let mut file = std::fs::File::open(path).ok()?;

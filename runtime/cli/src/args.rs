@@ -2,6 +2,7 @@
 
 mod bench;
 mod gate;
+mod gpu;
 mod ptx;
 mod report;
 mod top;
@@ -9,11 +10,13 @@ mod trace;
 
 use std::path::PathBuf;
 
+use brick_models::synthetic::Synthetic;
 use brick_runtime::Speculation;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use bench::{BenchArgs, LlamaBenchForm};
 pub(crate) use gate::{GateArgs, GateCall, GateCheckArgs, GateCommand, GateRecordArgs, GateWorkerArgs};
+pub(crate) use gpu::{DeviceArgs, GpuCheckArgs, GpuPart};
 pub(crate) use ptx::PtxArgs;
 pub(crate) use report::{DiffArgs, HeatArg, PhaseArg, ReportArgs, ReportCommand, ReportFormat, ScoreArgs};
 pub(crate) use top::TopArgs;
@@ -93,6 +96,8 @@ pub(crate) enum Command {
     Machine(MachineArgs),
     /// GPU kernels: their text, what they take of the hardware, what bounds them
     Ptx(PtxArgs),
+    /// Certify a GPU: kernels and models against CPU and interpreter, limits, speeds; one JSON document
+    GpuCheck(GpuCheckArgs),
     /// Download a model
     Pull(PullArgs),
     /// List downloaded models
@@ -115,6 +120,17 @@ pub(crate) struct ModelArgs {
     pub(crate) engine: EngineArgs,
 }
 
+/// A model, or one with made-up weights.
+#[derive(Debug, Clone, Args)]
+#[group(id = "source", required = true, multiple = false)]
+pub(crate) struct SourceArgs {
+    /// A known name (smollm2, qwen2.5-coder:1.5b), hf://owner/repo/file.gguf, or a path
+    pub(crate) model: Option<String>,
+    /// Random weights in the sizes of a published model, instead of MODEL (docs/models.md)
+    #[arg(long, value_name = "SHAPE:TYPE")]
+    pub(crate) synthetic: Option<Synthetic>,
+}
+
 /// How an engine is set up.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct EngineArgs {
@@ -133,6 +149,8 @@ pub(crate) struct EngineArgs {
     /// Element type of the KV cache: q8_0 takes 53 % of the memory of f16 and is slightly less exact
     #[arg(long, value_name = "TYPE", value_enum, default_value_t)]
     pub(crate) kv_type: KvTypeArg,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
@@ -278,7 +296,9 @@ Examples:
   brick profile qwen2.5-coder:1.5b --budget qwen2.5-1.5b-rtx4090 --budget-policy strict")]
 pub(crate) struct ProfileArgs {
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) source: SourceArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
     /// Profile this prompt (through the chat template) instead of synthetic tokens
     #[arg(long, value_name = "TEXT", conflicts_with = "pp")]
     pub(crate) prompt: Option<String>,
@@ -312,6 +332,9 @@ pub(crate) struct ProfileArgs {
     /// Also write the JSON document to a file, for `brick report`
     #[arg(long, short = 'o', value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Write the captured decode step of a GPU as the driver shows it, in DOT (with --sync deferred)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cuda_graph: Option<PathBuf>,
     /// How finely time is taken
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     pub(crate) sync: SyncArg,
@@ -403,8 +426,8 @@ Examples:
   brick graph smollm2 --format dot | dot -Tsvg > graph.svg
   brick graph smollm2 --passes            what each pass changes")]
 pub(crate) struct GraphArgs {
-    /// A known name, hf://owner/repo/file.gguf, or a path
-    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// Form of the output
     #[arg(long, value_enum, default_value = "ascii")]
     pub(crate) format: GraphFormat,

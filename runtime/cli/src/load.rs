@@ -1,16 +1,19 @@
 //! From a name on the command line to a model in memory and an engine.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use brick_models::arch::ArchSpec;
 use brick_models::format::gguf::Gguf;
 use brick_models::registry::Registry;
+use brick_models::synthetic::{self, Synthetic};
 use brick_runtime::engine::default_threads;
 use brick_runtime::{Engine, EngineOptions, Model, SamplerOptions, Speculation};
 use bricks::cpu::SimdLevel;
 
-use crate::args::{EngineArgs, ModelArgs, SamplingArgs};
+use crate::args::{DeviceArgs, EngineArgs, ModelArgs, SamplingArgs, SourceArgs};
 use crate::progress::PullProgress;
 
 /// Context length when neither the user nor the model asks for less: enough for a long chat, small enough for any machine.
@@ -23,6 +26,75 @@ pub(crate) fn resolve(name: &str) -> anyhow::Result<PathBuf> {
     let path = registry.resolve(&reference, &PullProgress::new(false))?;
     tracing::info!(model = name, path = %path.display(), "resolved");
     Ok(path)
+}
+
+/// Where weights come from: a file, or nowhere.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// What a model is called, or its path.
+    Named(String),
+    /// Random numbers.
+    Synthetic(Synthetic),
+}
+
+impl Source {
+    /// The source that a report or a gate's file names, [`Source::name`] of which it is.
+    pub(crate) fn parse(name: &str) -> anyhow::Result<Self> {
+        if name.starts_with(synthetic::PREFIX) {
+            return Ok(Self::Synthetic(name.parse()?));
+        }
+        Ok(Self::Named(name.to_owned()))
+    }
+
+    /// One of two arguments that exclude each other.
+    pub(crate) fn either(model: Option<&str>, synthetic: Option<Synthetic>) -> Option<anyhow::Result<Self>> {
+        match synthetic {
+            Some(synthetic) => Some(Ok(Self::Synthetic(synthetic))),
+            None => model.map(Self::parse),
+        }
+    }
+
+    /// What reports call it.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Named(name) => name.clone(),
+            Self::Synthetic(synthetic) => synthetic.to_string(),
+        }
+    }
+
+    /// The same for another process, which need not look for the file again.
+    pub(crate) fn argument(&self) -> anyhow::Result<OsString> {
+        match self {
+            Self::Named(name) => Ok(resolve(name)?.into()),
+            Self::Synthetic(synthetic) => Ok(synthetic.to_string().into()),
+        }
+    }
+
+    /// The opened file.
+    pub(crate) fn gguf(&self) -> anyhow::Result<Gguf> {
+        match self {
+            Self::Named(name) => gguf(name),
+            Self::Synthetic(synthetic) => Ok(synthetic.gguf()?),
+        }
+    }
+
+    /// The model, ready to run.
+    pub(crate) fn model(&self) -> anyhow::Result<Model> {
+        match self {
+            Self::Named(name) => model(name),
+            Self::Synthetic(synthetic) => {
+                synthetic.check_memory()?;
+                Ok(Model::from_gguf(Arc::new(synthetic.gguf()?))?)
+            }
+        }
+    }
+}
+
+impl SourceArgs {
+    /// What was asked for.
+    pub(crate) fn source(&self) -> anyhow::Result<Source> {
+        Source::either(self.model.as_deref(), self.synthetic).expect("invariant: clap requires one of both")
+    }
 }
 
 /// The opened file of a model.
@@ -51,6 +123,8 @@ fn options_for(args: &EngineArgs, spec: &ArchSpec) -> EngineOptions {
         context,
         max_rows: (args.batch as usize).min(context),
         kv_type: args.kv_type.into(),
+        device: args.device.choice(),
+        uploaded: Some(crate::progress::uploaded),
         ..EngineOptions::default()
     }
 }
@@ -62,6 +136,13 @@ pub(crate) fn note_context(what: &str, context: usize, model: &Model) {
             "note: {what} {context} is longer than the {} tokens the model was trained for",
             model.spec.context_length
         ));
+    }
+}
+
+/// Remarks that the CPU computes instead of a GPU, and why.
+pub(crate) fn note_fallback(args: DeviceArgs, engine: &Engine) {
+    if let Some(reason) = engine.fallback().filter(|_| args.tells_fallback()) {
+        crate::output::note(&format!("note: running on the CPU: {reason}"));
     }
 }
 
@@ -82,7 +163,9 @@ pub(crate) fn model_and_engine(args: &ModelArgs, speculation: Speculation) -> an
     })?;
     let engine = engine.context("cannot set up the engine")?;
     note_context("--ctx", engine.kv().context(), &model);
+    note_fallback(args.engine.device, &engine);
     tracing::debug!(
+        device = engine.device(),
         threads = engine.threads(),
         context = engine.kv().context(),
         max_rows = engine.plan().max_rows,

@@ -37,6 +37,27 @@ pub(crate) fn steps(n: u64) -> ProgressBar {
     bar
 }
 
+/// Shows how much of a model's weights is on a GPU: a bar while it is on its way, where a person looks.
+pub(crate) fn uploaded(done: u64, total: u64) {
+    static BAR: OnceLock<ProgressBar> = OnceLock::new();
+    let bar = BAR.get_or_init(|| {
+        let bar = steps(total);
+        if let Ok(style) =
+            ProgressStyle::with_template("{bar:40} {decimal_bytes}/{decimal_total_bytes}  weights to the GPU")
+        {
+            bar.set_style(style);
+        }
+        bar
+    });
+    if bar.is_finished() {
+        return;
+    }
+    bar.set_position(done);
+    if done >= total {
+        bar.finish_and_clear();
+    }
+}
+
 /// Shows a pull on standard error: a bar on a terminal, lines elsewhere, nothing when quiet.
 pub(crate) struct PullProgress {
     bar: ProgressBar,

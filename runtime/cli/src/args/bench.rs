@@ -2,6 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
+use super::{DeviceArgs, SourceArgs};
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Nothing is recorded and nothing is sampled: the clock is around forward calls of synthetic tokens, as in llama.cpp's \
@@ -17,10 +19,11 @@ Examples:
   brick bench smollm2 --pp 0 --tg 64 --sequences 1,8       what company brings
   brick bench smollm2 --threads 1,2 --markdown
   brick bench smollm2 --vs-cmd \"llama-bench -m model.gguf -fa 1\"
-  brick bench smollm2 --vs http://localhost:8080           any server with the OpenAI API")]
+  brick bench smollm2 --vs http://localhost:8080           any server with the OpenAI API
+  brick bench --synthetic qwen2.5-coder-7b:q4_k_m          the sizes of a model, without its weights")]
 pub(crate) struct BenchArgs {
-    /// A known name (smollm2, qwen2.5-coder:1.5b), hf://owner/repo/file.gguf, or a path
-    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// Tokens of a prompt; 0 measures no prompt
     #[arg(long, short = 'p', value_name = "N,…", value_delimiter = ',', default_value = "512")]
     pub(crate) pp: Vec<u32>,
@@ -56,6 +59,8 @@ pub(crate) struct BenchArgs {
     /// Most tokens of a prompt computed at once
     #[arg(long, value_name = "ROWS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) batch: u32,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
     /// Every sample, with model and machine, as JSON (docs/schema/bench.schema.json)
     #[arg(long)]
     pub(crate) json: bool,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use brick_models::synthetic::Synthetic;
 use brick_runtime::fault::Fault;
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -33,6 +34,9 @@ Examples:
 pub(crate) struct GateRecordArgs {
     /// A known name, hf://owner/repo/file.gguf, or a path [default: the model of the file]
     pub(crate) model: Option<String>,
+    /// Random weights in the sizes of a published model, instead of MODEL (docs/models.md)
+    #[arg(long, value_name = "SHAPE:TYPE", conflicts_with = "model")]
+    pub(crate) synthetic: Option<Synthetic>,
     /// The file, FILE.gate.toml by custom
     #[arg(long, short = 'o', value_name = "FILE")]
     pub(crate) output: PathBuf,
@@ -64,6 +68,9 @@ pub(crate) struct GateCheckArgs {
     pub(crate) file: PathBuf,
     /// The model, if it is elsewhere than the file says
     pub(crate) model: Option<String>,
+    /// Random weights in the sizes of a published model, instead of MODEL (docs/models.md)
+    #[arg(long, value_name = "SHAPE:TYPE", conflicts_with = "model")]
+    pub(crate) synthetic: Option<Synthetic>,
     /// Count the instructions of a token and compare them (needs valgrind)
     #[arg(long)]
     pub(crate) instructions: bool,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use brick_models::tokenizer::EncodeOptions;
+use brick_runtime::EngineOptions;
 use brick_runtime::check::{BrickCheck, CheckReport, check as run_check};
 use serde_json::json;
 
@@ -18,7 +19,8 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let model = load::model(&args.model.model)?;
     let text = args.prompt.as_deref().unwrap_or(TEXT);
     let tokens = model.tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: true })?;
-    let options = load::engine_options(&args.model.engine, &model)?;
+    let device = args.model.engine.device.cpu("brick check")?;
+    let options = EngineOptions { device, ..load::engine_options(&args.model.engine, &model)? };
     if tokens.is_empty() {
         anyhow::bail!("the prompt is empty");
     }

@@ -12,11 +12,12 @@ use bricks::Extent;
 use serde_json::json;
 
 use crate::args::{GraphArgs, GraphFormat};
-use crate::{load, output};
+use crate::output;
 
 pub(super) fn graph(args: &GraphArgs) -> anyhow::Result<ExitCode> {
-    let gguf = load::gguf(&args.model)?;
-    let path = || gguf.path().map(|p| p.display().to_string()).unwrap_or_default();
+    let source = args.source.source()?;
+    let gguf = source.gguf()?;
+    let path = || gguf.path().map_or_else(|| source.name(), |p| p.display().to_string());
     let spec = ArchSpec::from_gguf(&gguf).with_context(path)?;
     let built = build_graph(&spec, &|name| gguf.tensor(name).and_then(|t| t.shape().ok())).with_context(path)?;
     let max_rows = MaxRows { tokens: args.tokens as usize, wanted: 1 };

@@ -18,7 +18,7 @@ use crate::{about, output};
 pub(super) fn run_info(engine: &Engine) -> RunInfo {
     let (plan, kv) = (engine.plan(), engine.kv());
     RunInfo {
-        backend: format!("cpu {}", plan.simd.name()),
+        backend: engine.device(),
         threads: engine.threads(),
         sequences: 1,
         batch_rows: plan.max_rows as u64,

@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod falsify;
 mod gate;
+mod gpu_check;
 mod graph;
 mod inspect;
 mod live;
@@ -47,6 +48,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Inspect(a) => inspect::inspect(&a),
         Command::Machine(a) => machine::machine(&a),
         Command::Ptx(a) => ptx::ptx(&a),
+        Command::GpuCheck(a) => gpu_check::gpu_check(&a),
         Command::Pull(a) => models::pull(&a),
         Command::List(a) => models::list(&a),
         Command::Rm(a) => models::rm(&a),

@@ -1,14 +1,17 @@
 //! `brick profile MODEL`: where the time of a token goes, brick by brick, against a budget.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use brick_cuda::Launch;
 use brick_profiler::budget::{BudgetFile, BudgetTable, Roofline};
 use brick_profiler::exec_graph::ExecutionGraph;
-use brick_profiler::profile::{ModelInfo, PromptKind, RunInfo};
+use brick_profiler::profile::{ModelInfo, PromptKind, RunInfo, StepLaunch};
 use brick_profiler::{BrickProfiler, Clock, Phase, Profile, ProfileInputs, ReportOptions};
-use brick_runtime::{FinishReason, GenerateOptions, Model, SamplerOptions, Session};
+use brick_runtime::engine::DeviceChoice;
+use brick_runtime::{Engine, FinishReason, GenerateOptions, Model, SamplerOptions, Session};
 use bricks::BudgetPolicy;
 
 use crate::args::{GraphFormat, PolicyArg, ProfileArgs};
@@ -16,14 +19,16 @@ use crate::counters::HardwareCounters;
 use crate::{about, exit, load, output, progress};
 
 pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
-    let model = load::model(&args.model.model)?;
+    let source = args.source.source()?;
+    let model = source.model()?;
     let prompt = match &args.prompt {
         Some(text) => super::run::prompt_ids(&model, text, None, false)?,
         None => synthetic_prompt(args.pp, model.spec.vocab),
     };
     let needed = prompt.len() + args.tg + 1;
-    let mut options = load::engine_options(&args.model.engine, &model)?;
-    if args.model.engine.ctx.is_none() {
+    let mut options = load::engine_options(&args.engine, &model)?;
+    options.device = args.engine.device.or_cpu();
+    if args.engine.ctx.is_none() {
         options.context = options.context.max(needed);
     }
     if needed > options.context {
@@ -40,19 +45,27 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
         PolicyArg::Strict => BudgetPolicy::Strict,
     };
     // Before the model is in memory and threads are running: measuring wants a quiet machine.
-    let machine = super::machine::get(false)?;
+    let asked_gpu = matches!(options.device, DeviceChoice::Cuda(_));
+    let machine = if asked_gpu { None } else { Some(super::machine::get(false)?) };
     let mut counters = HardwareCounters::open();
     let engine = model.engine(&options).context("cannot set up the engine")?;
+    load::note_fallback(args.engine.device, &engine);
+    let on_gpu = engine.gpu().is_some();
+    // The roofline is that of this machine's processors.
+    let policy = if on_gpu { BudgetPolicy::Off } else { policy };
     let steps = engine.plan().info.clone();
     let threads = engine.threads();
     let run = super::live::run_info(&engine);
-    let budgets = match policy {
-        BudgetPolicy::Off => None,
-        _ => Some(budget_table(&args.budget, Roofline::new(&machine, &steps, threads))?),
+    let budgets = match (policy, &machine) {
+        (BudgetPolicy::Off, _) | (_, None) => None,
+        (_, Some(machine)) => Some(budget_table(&args.budget, Roofline::new(machine, &steps, threads))?),
     };
 
     let forwards = args.repeat as usize * (args.tg + prompt.len().div_ceil(options.max_rows));
-    let mut recorder = BrickProfiler::with_mode(&steps, forwards, args.sync.into()).with_threads(threads);
+    let mut recorder = BrickProfiler::with_mode(&steps, forwards, args.sync.into());
+    if !on_gpu {
+        recorder = recorder.with_threads(threads);
+    }
     let mut session = Session::new(engine, &model.tokenizer, model.spec.context_length)?;
     let stop = progress::interrupted();
     let generate = GenerateOptions {
@@ -77,12 +90,12 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
 
     let counted = counters.read();
     let warmup = args.tg + prompt.len().div_ceil(options.max_rows);
-    let profile = Profile::new(
+    let mut profile = Profile::new(
         &mut recorder,
         ProfileInputs {
             model: ModelInfo {
                 sha256: model.gguf.path().and_then(about::sha256),
-                ..model_info(&model, &args.model.model)
+                ..model_info(&model, &source.name())
             },
             build: about::build(),
             run: RunInfo {
@@ -94,7 +107,8 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
                 ..run
             },
             clock: Clock::precision(),
-            machine: Some(&machine),
+            // Limits of processors say nothing of a GPU.
+            machine: machine.as_ref().filter(|_| !on_gpu),
             budgets: budgets.as_ref(),
             policy,
             counters: Some(counted),
@@ -102,6 +116,10 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
             intervals: true,
         },
     );
+    profile.launches = launches(session.engine_mut())?;
+    if let Some(path) = &args.cuda_graph {
+        write_cuda_graph(&session, path)?;
+    }
     if let Some(path) = &args.output {
         output::write_atomically(path, &profile.to_json()?)?;
     }
@@ -113,6 +131,34 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(exit::VERDICT))
         }
     }
+}
+
+/// The launches of a decode step, where a GPU computes.
+fn launches(engine: &mut Engine) -> anyhow::Result<Vec<StepLaunch>> {
+    let names: Vec<String> = engine.plan().info.iter().map(|s| s.name.clone()).collect();
+    let Some(gpu) = engine.gpu_mut() else { return Ok(Vec::new()) };
+    let list = gpu.decode_launches()?;
+    let texts: BTreeMap<&str, String> =
+        gpu.kernels().iter().map(|(name, text)| (name.as_str(), about::sha256_of(text.as_bytes()))).collect();
+    let launch = |(node, kernel, launch): (usize, String, Launch)| StepLaunch {
+        step: names[node].clone(),
+        ptx_sha256: texts.get(kernel.as_str()).cloned().unwrap_or_default(),
+        kernel,
+        grid: launch.dims.grid,
+        block: launch.dims.block,
+        shared_bytes: launch.dims.dynamic_shared,
+    };
+    Ok(list.into_iter().map(launch).collect())
+}
+
+/// Writes the captured decode step as the driver shows it.
+fn write_cuda_graph(session: &Session<'_>, path: &Path) -> anyhow::Result<()> {
+    let gpu = session.engine().gpu().context("--cuda-graph: only a GPU captures steps; add --device cuda")?;
+    let steps = gpu.captured().map(|(extent, ..)| extent).min_by_key(|e| (e.rows.rows(), e.context));
+    let extent =
+        steps.context("--cuda-graph: no step was captured; --sync deferred captures, and --tg has to be at least 1")?;
+    let dot = gpu.dot(extent)?.context("--cuda-graph: the driver shows no graph")?;
+    output::write_atomically(path, &dot)
 }
 
 /// Ids that no tokenizer would put in a row: what a prompt says makes no difference to its cost.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use brick_models::tokenizer::EncodeOptions;
 use brick_profiler::trace::{ModelTracer, ModelTracerConfig, Severity, symptoms_text};
+use brick_runtime::EngineOptions;
 use brick_runtime::trace::{TraceOptions, trace as run_trace};
 
 use crate::args::{TraceArgs, TraceKind};
@@ -18,7 +19,10 @@ pub(super) fn trace(args: &TraceArgs) -> anyhow::Result<ExitCode> {
     let text = args.prompt.as_deref().unwrap_or(TEXT);
     let tokens = model.tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: true })?;
     let options = TraceOptions {
-        engine: load::engine_options(&args.model.engine, &model)?,
+        engine: EngineOptions {
+            device: args.model.engine.device.cpu("brick trace")?,
+            ..load::engine_options(&args.model.engine, &model)?
+        },
         tracer: config(args),
         tokens: args.tokens as usize,
         against: other.as_ref().map(|(gguf, name)| (gguf, *name)),

@@ -2,7 +2,7 @@
 
 use crate::shell::Shell;
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "run",
     "chat",
     "profile",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 21] = [
     "inspect",
     "machine",
     "ptx",
+    "gpu-check",
     "pull",
     "list",
     "rm",

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use brick_models::synthetic::PREFIX;
 use brick_profiler::Summary;
 use serde::Serialize;
 
@@ -46,8 +47,12 @@ impl<'a> Entry<'a> {
             Kind::Decode => (0, tokens),
         };
         let m = &report.model;
-        let model_type =
-            [m.architecture.as_deref(), m.quantization.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+        // What has no weights says so in every form.
+        let made_up = m.name.starts_with(PREFIX).then_some(m.name.as_str());
+        let model_type = match made_up {
+            Some(name) => vec![name],
+            None => [m.architecture.as_deref(), m.quantization.as_deref()].into_iter().flatten().collect(),
+        };
         Some(Self {
             build_commit: report.build.git.as_deref().unwrap_or("unknown"),
             backends: "CPU",

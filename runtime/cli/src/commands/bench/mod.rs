@@ -19,6 +19,7 @@ use self::measure::{Kind, Runner, Test};
 use self::report::{EngineTimes, Report, Row};
 use self::vs::Peer;
 use crate::args::BenchArgs;
+use crate::load::Source;
 use crate::{about, exit, load, output, progress};
 
 /// Rows whose logits an engine is always ready for.
@@ -35,9 +36,13 @@ pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         [] => vec![default_threads()],
         list => list.iter().copied().map(usize::from).collect(),
     };
-    let path = load::resolve(&args.model)?;
+    let source = args.source.source()?;
+    if let Source::Named(name) = &source {
+        // Pulled before the clock starts.
+        load::resolve(name)?;
+    }
     let start = Instant::now();
-    let model = Model::load(path)?;
+    let model = source.model()?;
     let load_ms = ms(start);
     let options = engine_options(args, &tests, &model)?;
     if cfg!(debug_assertions) {
@@ -50,7 +55,7 @@ pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let stop = progress::interrupted();
     let mut report = Report {
         schema: "brick.bench/2",
-        model: super::profile::model_info(&model, &args.model),
+        model: super::profile::model_info(&model, &source.name()),
         build: about::build(),
         timestamp: about::timestamp(),
         backend: format!("cpu {}", options.simd.name()),
@@ -67,6 +72,8 @@ pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         let start = Instant::now();
         let engine = model.engine(&EngineOptions { threads, ..options }).context("cannot set up the engine")?;
         let setup_ms = ms(start);
+        load::note_fallback(args.device, &engine);
+        report.backend = engine.device();
         let mut runner = Runner::new(engine, options.sequences, &stop)?;
         for &test in &tests {
             bar.set_message(format!("{test}, {threads} thread{}", if threads == 1 { "" } else { "s" }));
@@ -131,6 +138,8 @@ fn row(
     threads: usize,
     (ours, theirs): Samples,
 ) -> anyhow::Result<Row> {
+    // The machine's limits are those of its processors.
+    let machine = machine.filter(|_| runner.engine().gpu().is_none());
     let ceiling = machine.and_then(|m| limits::ceiling(m, runner.engine().plan(), threads, &test));
     Row::new(test, threads, ours, theirs, ceiling).context("a time of zero: the clock does not advance")
 }
@@ -164,6 +173,8 @@ fn engine_options(args: &BenchArgs, tests: &[Test], model: &Model) -> anyhow::Re
         sequences,
         max_rows: (args.batch as usize).min(context.saturating_mul(sequences)).max(sequences),
         max_wanted: sequences.max(MIN_WANTED),
+        device: args.device.choice(),
+        uploaded: Some(crate::progress::uploaded),
         ..EngineOptions::default()
     })
 }

@@ -1,5 +1,6 @@
 //! Workers, and three of them taking turns.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -25,7 +26,8 @@ pub(super) const CALLS: usize = 5;
 /// How workers are started.
 #[derive(Debug, Clone)]
 pub(super) struct Setup<'a> {
-    pub(super) model: &'a Path,
+    /// What a worker is told to load.
+    pub(super) model: &'a OsStr,
     pub(super) conditions: &'a Conditions,
     pub(super) threads: u16,
     pub(super) depth: usize,
@@ -33,9 +35,9 @@ pub(super) struct Setup<'a> {
 
 impl Setup<'_> {
     /// Arguments of the worker. What is not the conditions' own is passed as it is.
-    pub(super) fn args(&self, fault: Option<&Fault>) -> Vec<std::ffi::OsString> {
+    pub(super) fn args(&self, fault: Option<&Fault>) -> Vec<OsString> {
         let c = self.conditions;
-        let mut args: Vec<std::ffi::OsString> = vec!["gate-worker".into(), self.model.into()];
+        let mut args: Vec<OsString> = vec!["gate-worker".into(), self.model.into()];
         for (name, value) in [
             ("--threads", self.threads.to_string()),
             ("--context", c.context.to_string()),

@@ -12,13 +12,14 @@ use brick_profiler::budget::Roofline;
 use brick_profiler::gate::paired::{Judge, Trial};
 use brick_profiler::gate::{Check, Conditions, Report, Snapshot, Tier, Verdict, compare, judge_instructions, roofline};
 use brick_profiler::machine::{CpuTopology, Fingerprint};
-use brick_runtime::{Model, facts};
+use brick_runtime::facts;
 use bricks::Extent;
 
 use super::arms::{CALLS, Call, Repeat, Setup, start};
 use super::instructions;
 use crate::args::{GateCall, GateCheckArgs};
-use crate::{exit, load, output};
+use crate::load::Source;
+use crate::{exit, output};
 
 /// Positions in the cache before a measured call.
 pub(super) fn depth(conditions: &Conditions) -> usize {
@@ -36,14 +37,17 @@ pub(super) fn check(args: &GateCheckArgs) -> anyhow::Result<ExitCode> {
     if !(limit > 1.0 && limit.is_finite()) {
         bail!("--limit {limit}: expected a number above 1");
     }
-    let name = args.model.as_ref().unwrap_or(&snapshot.model);
-    let path = load::resolve(name)?;
-    let model = Model::load(&path)?;
+    let source = match Source::either(args.model.as_deref(), args.synthetic) {
+        Some(source) => source?,
+        None => Source::parse(&snapshot.model)?,
+    };
+    let argument = source.argument()?;
+    let model = source.model()?;
     let gathered = facts::gather(&model, &snapshot.conditions, args.inject.as_ref())
         .with_context(|| args.file.display().to_string())?;
     drop(model);
     let setup = Setup {
-        model: &path,
+        model: &argument,
         conditions: &snapshot.conditions,
         threads: args.threads,
         depth: depth(&snapshot.conditions),
@@ -65,7 +69,7 @@ pub(super) fn check(args: &GateCheckArgs) -> anyhow::Result<ExitCode> {
         checks.extend(check_roofline(args, &setup, &gathered.steps, floor, quiet)?);
     }
     let machine = Fingerprint::of(&CpuTopology::detect()).to_string();
-    let report = Report::new(args.file.display().to_string(), name, machine, checks);
+    let report = Report::new(args.file.display().to_string(), source.name(), machine, checks);
     if let Some(file) = &args.junit {
         crate::output::write_atomically(file, &report.to_junit())?;
     }

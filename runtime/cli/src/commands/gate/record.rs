@@ -6,21 +6,23 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use brick_profiler::gate::{Facts, Limits, Snapshot, Verdict, compare};
-use brick_runtime::{Model, facts};
+use brick_runtime::facts;
 
 use super::arms::Setup;
 use super::{check, instructions};
 use crate::args::GateRecordArgs;
-use crate::{load, output};
+use crate::load::Source;
+use crate::output;
 
 pub(super) fn record(args: &GateRecordArgs) -> anyhow::Result<ExitCode> {
     // Not this program's file: not overwritten.
     let old = args.output.exists().then(|| Snapshot::read(&args.output)).transpose()?;
-    let Some(name) = args.model.as_ref().or(old.as_ref().map(|o| &o.model)).cloned() else {
-        bail!("MODEL is missing: there is no {} that would name one", args.output.display());
+    let given = Source::either(args.model.as_deref(), args.synthetic);
+    let Some(source) = given.or_else(|| old.as_ref().map(|o| Source::parse(&o.model))).transpose()? else {
+        bail!("MODEL is missing (or --synthetic): there is no {} that would name one", args.output.display());
     };
-    let path = load::resolve(&name)?;
-    let model = Model::load(&path)?;
+    let name = source.name();
+    let model = source.model()?;
     // Another model has other conditions.
     let kept = old.as_ref().filter(|o| o.model == name);
     let conditions = kept.map_or_else(|| facts::conditions(&model), |o| o.conditions.clone());
@@ -36,7 +38,8 @@ pub(super) fn record(args: &GateRecordArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let instructions = if args.instructions {
-        let setup = Setup { model: &path, conditions: &conditions, threads: 1, depth: check::depth(&conditions) };
+        let argument = source.argument()?;
+        let setup = Setup { model: &argument, conditions: &conditions, threads: 1, depth: check::depth(&conditions) };
         match instructions::count(&setup, args.inject.as_ref())? {
             Ok(counted) => Some(counted),
             Err(reason) => bail!("--instructions: {reason}"),

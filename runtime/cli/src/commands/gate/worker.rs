@@ -22,7 +22,7 @@ use brick_runtime::{Batch, Engine, EngineOptions, Row, SequenceId, facts};
 use serde::{Deserialize, Serialize};
 
 use crate::args::GateWorkerArgs;
-use crate::load;
+use crate::load::Source;
 
 /// Version of the protocol.
 pub(super) const PROTOCOL: u32 = 1;
@@ -61,7 +61,7 @@ pub(super) struct Counted {
 }
 
 pub(in crate::commands) fn worker(args: &GateWorkerArgs) -> anyhow::Result<ExitCode> {
-    let model = load::model(&args.model)?;
+    let model = Source::parse(&args.model)?.model()?;
     let options = EngineOptions {
         threads: args.threads,
         context: args.context,

@@ -97,6 +97,7 @@ impl<'m> Run<'m> {
         // The first token comes from the prompt's own logits; every further one is a decoded one.
         let needed = prompt.len() + tokens.unwrap_or(1) + 1;
         let mut options = load::engine_options(&args.engine, model)?;
+        options.device = args.engine.device.cpu("brick top")?;
         if args.engine.ctx.is_none() {
             options.context = options.context.max(needed);
         }
