@@ -17,7 +17,7 @@ pub enum Family {
     Budget,
     /// What kernels and models compute (F041–F051).
     Backend,
-    /// Kernels of GPUs (F061, F065–F073).
+    /// Kernels of GPUs, and models on them (F061–F073, F090).
     Gpu,
     /// The profiler (F101-P–F110-P).
     Profiler,

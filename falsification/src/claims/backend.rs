@@ -39,8 +39,8 @@ pub(super) const CLAIMS: &[Claim] = &[
     claim!("F051", "Greedy text equals that of llama.cpp", "32 tokens per prompt, F16 weights", f051),
 ];
 
-fn f041(_: &Context) -> Outcome {
-    Err(Refusal::not_testable("needs the CUDA backend, which this build does not have"))
+fn f041(context: &Context) -> Outcome {
+    super::cuda::f041(context)
 }
 
 /// Q4_K as the format's description has it, value by value: f16 scale and minimum, twelve bytes of 6-bit sub-scales, 128 bytes

@@ -3,6 +3,7 @@
 mod backend;
 mod brick;
 mod budget;
+mod cuda;
 mod execution_graph;
 mod fixtures;
 mod gpu;
@@ -26,6 +27,7 @@ pub fn registry() -> Vec<Claim> {
         budget::CLAIMS,
         backend::CLAIMS,
         gpu::CLAIMS,
+        cuda::CLAIMS,
         profiler::CLAIMS,
         execution_graph::CLAIMS,
         tiles::CLAIMS,
