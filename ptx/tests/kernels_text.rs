@@ -7,14 +7,7 @@ use brick_ptx::kernels;
 #[test]
 fn representatives() {
     let all = kernels::all();
-    for name in [
-        "gemv_q4_k_b1",
-        "gemv_argmax_f16_b1",
-        "gemv_mma_q8_0_b8",
-        "gemm_q4_k",
-        "quantize_q8",
-        "round_bf16",
-    ] {
+    for name in ["gemv_q4_k_b1", "gemv_argmax_f16_b1", "gemv_mma_q8_0_b8", "gemm_q4_k", "quantize_q8", "round_bf16"] {
         let entry = all.iter().find(|entry| entry.name == name).unwrap();
         insta::assert_snapshot!(name, entry.text().unwrap());
     }
