@@ -160,7 +160,7 @@ pub fn told(model: &Model, ids: &[u32]) -> Result<(Told, usize), Refusal> {
     batch.push_tokens(sequence, 0, ids);
     let mut told = Told::default();
     engine.forward_observed(&batch, &mut told, &mut NoObserver)?;
-    Ok((told, engine.plan().steps.len()))
+    Ok((told, engine.plan()?.steps.len()))
 }
 
 /// A profile of a model on this machine, against its roofline: a prompt of 32 tokens and 24 decoded ones, after a warm-up.
@@ -172,7 +172,7 @@ pub fn profile(model: &Model, machine: &Machine) -> Result<Profile, Refusal> {
     const DECODED: usize = 24;
     let mut engine: Engine =
         model.engine(&EngineOptions { threads: default_threads(), ..options(PROMPT + DECODED + 1, PROMPT) })?;
-    let steps = engine.plan().info.clone();
+    let steps = engine.steps().to_vec();
     let mut recorder = BrickProfiler::new(&steps, DECODED).with_threads(engine.threads());
     for warm in [true, false] {
         recorder.set_enabled(!warm);

@@ -107,9 +107,9 @@ pub fn check(
     let options = EngineOptions { keep_values: true, max_rows: n, max_wanted: n, context: n, sequences: 1, ..*options };
     let mut engine = Engine::new(graph, weights, &options)?;
     // Where inputs and outputs are, before anything is broken.
-    let ports = engine.plan().steps.iter().map(ports).collect();
+    let ports = engine.plan()?.steps.iter().map(ports).collect();
     if let Some(name) = sabotage {
-        break_kernel(engine.plan_mut(), name)?;
+        break_kernel(engine.cpu_mut()?.plan_mut(), name)?;
     }
     let sequence = engine.new_sequence()?;
     let mut batch = Batch::with_capacity(n);

@@ -17,6 +17,7 @@ use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::fault::{Fault, FaultError};
 use crate::kv::SequenceId;
 use crate::model::Model;
+use crate::plan::Plan;
 
 /// Decoded tokens whose allocations are counted; more than a block of the KV cache has positions, so that its edge is among them.
 const DECODED: u64 = 40;
@@ -128,11 +129,11 @@ pub fn gather(model: &Model, conditions: &Conditions, fault: Option<&Fault>) -> 
     let graph = graph.as_ref().unwrap_or(&model.fused);
     let decode = Extent::one_sequence(1, conditions.decode_context, 1);
     let prompt = Extent::one_sequence(conditions.prompt_rows, conditions.prompt_rows, 1);
-    let steps = engine.plan().info.clone();
+    let steps = engine.steps().to_vec();
     let (bricks, kernels): (Vec<BrickFacts>, Vec<String>) =
-        groups(graph, &engine, &decode, &prompt).into_iter().unzip();
+        groups(graph, engine.plan()?, &decode, &prompt).into_iter().unzip();
     let kernels = bricks.iter().map(|b| b.label(&bricks)).zip(kernels).collect();
-    let level = engine.plan().simd.name().to_owned();
+    let level = engine.plan()?.simd.name().to_owned();
     let graph = graph_facts(model, graph)?;
     let plan = plan_facts(&mut engine, conditions, fault)?;
     let facts = Facts { graph, plan, bricks, kernels: BTreeMap::from([(level, kernels)]) };
@@ -158,9 +159,9 @@ fn graph_facts(model: &Model, graph: &Graph) -> Result<GraphFacts, FactsError> {
 }
 
 /// Steps that do the same, with their kernel, in the order in which the first of each runs.
-fn groups(graph: &Graph, engine: &Engine, decode: &Extent, prompt: &Extent) -> Vec<(BrickFacts, String)> {
+fn groups(graph: &Graph, plan: &Plan, decode: &Extent, prompt: &Extent) -> Vec<(BrickFacts, String)> {
     let mut groups: Vec<(BrickFacts, String, Vec<u32>)> = Vec::new();
-    for (step, info) in engine.plan().steps.iter().zip(&engine.plan().info) {
+    for (step, info) in plan.steps.iter().zip(&plan.info) {
         let brick = graph.brick(step.brick);
         // A step of its own for rounding stands for nothing that was built.
         let fused: &[String] = if brick.name == info.name { &brick.stands_for } else { &[] };
@@ -232,7 +233,7 @@ impl Recorder for Barriers {
 fn plan_facts(engine: &mut Engine, c: &Conditions, fault: Option<&Fault>) -> Result<PlanFacts, FactsError> {
     let sequence = engine.new_sequence()?;
     let mut recorder = Barriers { passed: 0, allocate: fault == Some(&Fault::Allocation) };
-    let mut batch = Batch::with_capacity(engine.plan().max_rows);
+    let mut batch = Batch::with_capacity(engine.max_rows());
     fill(engine, &mut batch, sequence, c.prompt_rows as usize, &mut recorder)?;
     let barriers_per_prompt = std::mem::take(&mut recorder.passed);
 
@@ -259,7 +260,7 @@ fn plan_facts(engine: &mut Engine, c: &Conditions, fault: Option<&Fault>) -> Res
     recorder.passed = 0;
     let (done, allocations) = allocations::count(|| decode(engine, first + warm_up as usize, decoded, &mut recorder));
     done?;
-    let plan = engine.plan();
+    let plan = engine.plan()?;
     Ok(PlanFacts {
         steps: plan.steps.len(),
         barriers_per_token: recorder.passed / decoded,
@@ -283,7 +284,7 @@ pub fn fill<R: Recorder + Send>(
     tokens: usize,
     recorder: &mut R,
 ) -> Result<(), EngineError> {
-    let max_rows = engine.plan().max_rows;
+    let max_rows = engine.max_rows();
     let prompt: Vec<u32> = (0..tokens).map(|i| synthetic_token(i, engine.vocab())).collect();
     for (i, part) in prompt.chunks(max_rows).enumerate() {
         batch.clear();

@@ -101,7 +101,7 @@ impl Fault {
         match self {
             Self::Work { brick } => more_work(engine, brick),
             Self::ExtraStep => {
-                let plan = engine.plan_mut();
+                let plan = engine.cpu_mut().map_err(Box::new)?.plan_mut();
                 // The rotary tables: done twice, they are the same.
                 if let (Some(step), Some(info)) = (plan.steps.first().cloned(), plan.info.first().cloned()) {
                     let name = format!("{}.again", info.name);
@@ -118,7 +118,8 @@ impl Fault {
 
 /// Appends the first tenth of a matrix to its step, with outputs that nobody reads.
 fn more_work(engine: &mut Engine, brick: &str) -> Result<(), FaultError> {
-    let plan = engine.plan_mut();
+    let cpu = engine.cpu_mut().map_err(Box::new)?;
+    let plan = cpu.plan_mut();
     let at = plan.info.iter().position(|i| i.name == brick);
     let linear = |kind: &StepKind| matches!(kind, StepKind::Linear { .. });
     let Some(at) = at.filter(|at| linear(&plan.steps[*at].kind)) else {
@@ -142,5 +143,5 @@ fn more_work(engine: &mut Engine, brick: &str) -> Result<(), FaultError> {
             matrices.push(more);
         }
     }
-    engine.grow_arena(bytes).map_err(|e| FaultError::Engine(Box::new(e)))
+    cpu.grow_arena(bytes).map_err(|e| FaultError::Engine(Box::new(e)))
 }

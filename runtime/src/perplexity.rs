@@ -152,8 +152,8 @@ impl Chunks {
     pub fn score(&self, chunk: usize, engine: &mut Engine, sequence: SequenceId) -> Result<Score, PerplexityError> {
         engine.kv_mut().truncate(sequence, 0).map_err(EngineError::from)?;
         let tokens = self.tokens.chunks_exact(self.context).nth(chunk).unwrap_or_default();
-        let (counted, max_rows) = (self.counted(), engine.plan().max_rows);
-        let most_wanted = engine.plan().max_wanted;
+        let (counted, max_rows) = (self.counted(), engine.max_rows());
+        let most_wanted = engine.max_wanted();
         let mut batch = Batch::with_capacity(max_rows);
         let mut score = Score::default();
         let mut position = 0;

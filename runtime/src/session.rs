@@ -166,7 +166,7 @@ impl<'m> Session<'m> {
     /// When the engine has no free sequence.
     pub fn new(mut engine: Engine, tokenizer: &'m Tokenizer, trained_context: usize) -> Result<Self, EngineError> {
         let sequence = engine.new_sequence()?;
-        let batch = Batch::with_capacity(engine.plan().max_rows);
+        let batch = Batch::with_capacity(engine.max_rows());
         let tokens = Vec::with_capacity(engine.kv().context());
         Ok(Self { engine, tokenizer, sequence, tokens, batch, trained_context, speculator: None })
     }
@@ -264,8 +264,7 @@ impl<'m> Session<'m> {
 
     /// The speculator of the last generation, or a new one.
     fn take_speculator(&mut self, mode: Speculation) -> Option<Speculator> {
-        let plan = self.engine.plan();
-        let max_draft = mode.max_draft().min(plan.max_wanted.min(plan.max_rows) - 1);
+        let max_draft = mode.max_draft().min(self.engine.max_wanted().min(self.engine.max_rows()) - 1);
         let old = self.speculator.take().filter(|s| s.mode() == mode);
         // The last token of an answer is not in the KV cache: one more than that holds.
         (max_draft > 0).then(|| old.unwrap_or_else(|| Speculator::new(mode, self.engine.kv().context() + 1, max_draft)))
@@ -426,8 +425,7 @@ impl<'m> Session<'m> {
         cancel: &AtomicBool,
         out: &mut Output<'_>,
     ) -> Result<Option<FinishReason>, GenerateError> {
-        let plan = self.engine.plan();
-        let chunk = if echo { plan.max_wanted } else { plan.max_rows };
+        let chunk = if echo { self.engine.max_wanted() } else { self.engine.max_rows() };
         let mut at = cached;
         while at < prompt.len() {
             if cancel.load(Ordering::Relaxed) {

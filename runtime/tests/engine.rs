@@ -107,7 +107,7 @@ fn fusion_changes_no_bit() {
 fn recording_accounts_for_every_step() {
     let m = model("qwen2-tiny");
     let mut e = engine(&m, &options());
-    let mut recorder = BrickProfiler::new(&e.plan().info, 16);
+    let mut recorder = BrickProfiler::new(e.steps(), 16);
     let s = e.new_sequence().unwrap();
     let mut batch = Batch::default();
     batch.push_tokens(s, 0, &tokens(20, m.spec.vocab, 1));
@@ -120,7 +120,7 @@ fn recording_accounts_for_every_step() {
     recorder.finish();
     assert_eq!(recorder.phase_totals(Phase::Prefill).forwards, 1);
     assert_eq!(recorder.phase_totals(Phase::Decode).forwards, 5);
-    for step in 0..e.plan().steps.len() {
+    for step in 0..e.steps().len() {
         assert_eq!(recorder.step_totals(Phase::Decode, step).unwrap().count, 5);
     }
     assert_eq!(recorder.ignored_calls(), 0);

@@ -109,7 +109,7 @@ fn decoding_allocates_nothing() {
     }
     // Attention of one row is shared out to both threads.
     assert_eq!(decode_steps("qwen2-tiny", 2, 500, |_| NoRecord), 0, "long context");
-    let recorded = decode_steps("qwen2-tiny", 2, 30, |e| BrickProfiler::new(&e.plan().info, 64).with_threads(2));
+    let recorded = decode_steps("qwen2-tiny", 2, 30, |e| BrickProfiler::new(e.steps(), 64).with_threads(2));
     assert_eq!(recorded, 0, "while recording");
     for mode in [Speculation::Fixed(7), Speculation::Auto] {
         let (mut drafted, mut accepted) = (0, 0);

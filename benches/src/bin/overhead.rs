@@ -92,7 +92,7 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
     let mut bench = Bench::new(&model, &options, depth)?;
     // The ring of a real profile: as many forwards as there are.
     let threads = bench.engine.threads();
-    let mut profiler = BrickProfiler::new(&bench.engine.plan().info, args.rounds as usize).with_threads(threads);
+    let mut profiler = BrickProfiler::new(bench.engine.steps(), args.rounds as usize).with_threads(threads);
 
     for _ in 0..10 {
         bench.step(&mut NoRecord)?;
@@ -117,8 +117,8 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
         schema: "brick.overhead/1",
         model: model.spec.name.as_deref(),
         threads: bench.engine.threads(),
-        simd: bench.engine.plan().simd.name(),
-        steps: bench.engine.plan().steps.len(),
+        simd: bench.engine.plan()?.simd.name(),
+        steps: bench.engine.steps().len(),
         depth,
         rounds_ns: &rounds,
         overhead,
@@ -173,7 +173,7 @@ impl Bench {
     fn new(model: &Model, options: &EngineOptions, depth: usize) -> anyhow::Result<Self> {
         let mut engine = model.engine(options).context("cannot set up the engine")?;
         let sequence = engine.new_sequence()?;
-        let chunk = engine.plan().max_rows;
+        let chunk = engine.max_rows();
         let prompt: Vec<u32> = (0..depth).map(|i| ((i * 7919 + 101) % engine.vocab()) as u32).collect();
         let mut batch = Batch::with_capacity(chunk);
         for (i, part) in prompt.chunks(chunk).enumerate() {

@@ -168,8 +168,7 @@ pub(crate) fn model_and_engine(args: &ModelArgs, speculation: Speculation) -> an
         device = engine.device(),
         threads = engine.threads(),
         context = engine.kv().context(),
-        max_rows = engine.plan().max_rows,
-        simd = engine.plan().simd.name(),
+        max_rows = engine.max_rows(),
         kv_type = engine.kv().shape().layout.kind().name(),
         kv_bytes = engine.kv().bytes(),
         "engine"

@@ -393,9 +393,9 @@ fn decode(
     let id = engine.new_sequence()?;
     let mut batch = Batch::default();
     let (mut rows, mut tokens) = (Vec::with_capacity(steps), Vec::with_capacity(steps));
-    for (i, part) in prompt.chunks(engine.plan().max_rows).enumerate() {
+    for (i, part) in prompt.chunks(engine.max_rows()).enumerate() {
         batch.clear();
-        batch.push_tokens(id, i * engine.plan().max_rows, part);
+        batch.push_tokens(id, i * engine.max_rows(), part);
         engine.forward_quiet(&batch)?;
     }
     for step in 0..steps {
@@ -419,9 +419,9 @@ fn company(gpu: &mut Engine, prompt: &[u32], tokens: &[u32], alone: &[Vec<f32>])
     let mut batch = Batch::default();
     let starts: [&[u32]; 3] = [&prompt[..1], prompt, &prompt[..prompt.len().min(2)]];
     for (id, start) in ids.iter().zip(starts) {
-        for (i, part) in start.chunks(gpu.plan().max_rows).enumerate() {
+        for (i, part) in start.chunks(gpu.max_rows()).enumerate() {
             batch.clear();
-            batch.push_tokens(*id, i * gpu.plan().max_rows, part);
+            batch.push_tokens(*id, i * gpu.max_rows(), part);
             gpu.forward_quiet(&batch)?;
         }
     }

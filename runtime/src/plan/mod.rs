@@ -10,8 +10,6 @@ use brick_profiler::StepInfo;
 use bricks::cpu::SimdLevel;
 use bricks::{ActKind, AttentionSpec, RopeStyle, Rows};
 
-use crate::cuda::plan::GpuPlan;
-
 pub use lower::{LowerError, LowerOptions, lower};
 
 /// A buffer of f32 rows in the arena: row `t` starts at byte `offset + 4 · t · width`.
@@ -279,24 +277,4 @@ pub struct Plan {
     pub attention: AttentionLimits,
     /// Layers of KV cache the plan writes.
     pub kv_layers: usize,
-}
-
-impl Plan {
-    /// What the rest of the system wants to know of a plan whose steps run on a GPU: they are told, and none of them runs here.
-    pub(crate) fn of_gpu(gpu: &GpuPlan, max_rows: usize, max_wanted: usize) -> Self {
-        Self {
-            steps: Vec::new(),
-            info: gpu.info.clone(),
-            rope_tables: Vec::new(),
-            max_rows,
-            max_wanted,
-            logits: Slot { offset: 0, width: gpu.logits.width },
-            scratch: (0, 0),
-            threads: 1,
-            arena_bytes: brick_cuda::Place::end(&gpu.buffers) as usize,
-            simd: SimdLevel::Scalar,
-            attention: AttentionLimits { tile_rows: 1, records: 0 },
-            kv_layers: gpu.kv.layers,
-        }
-    }
 }

@@ -180,7 +180,7 @@ pub fn trace_with(
     })?;
     let mut run = Run::new(model, engine, config)?;
     if arithmetic {
-        run.quant = Some(ArithmeticError::new(&model.fused, run.engine.plan(), config));
+        run.quant = Some(ArithmeticError::new(&model.fused, run.engine.plan()?, config));
     }
     let finish = run.generate(prompt, options.tokens, cancel, on_logits)?;
     run.finish(prompt, weights, finish)
@@ -207,7 +207,7 @@ struct Run<'m> {
 
 impl<'m> Run<'m> {
     fn new(model: &'m Model, mut engine: Engine, config: &ModelTracerConfig) -> Result<Self, TraceError> {
-        let wiring = Wiring::new(&model.fused, engine.plan())?;
+        let wiring = Wiring::new(&model.fused, engine.plan()?)?;
         let last = wiring.layers.saturating_sub(1);
         let lens_layers = if config.logit {
             (0..wiring.layers).filter(|&l| l == last || config.has_layer(l)).collect()
@@ -215,7 +215,7 @@ impl<'m> Run<'m> {
             vec![]
         };
         let sequence = engine.new_sequence()?;
-        let batch = Batch::with_capacity(engine.plan().max_rows);
+        let batch = Batch::with_capacity(engine.max_rows());
         Ok(Self {
             model,
             engine,
@@ -241,7 +241,7 @@ impl<'m> Run<'m> {
         on_logits: &mut dyn FnMut(&[f32]),
     ) -> Result<String, TraceError> {
         let context = self.engine.kv().context();
-        let chunk = self.engine.plan().max_rows;
+        let chunk = self.engine.max_rows();
         let mut position = 0;
         for rows in prompt.chunks(chunk) {
             self.batch.clear();
@@ -356,7 +356,7 @@ impl<'m> Run<'m> {
             model: model.spec.name.clone().unwrap_or_default(),
             architecture: Some(model.spec.architecture.clone()),
             quantization: None,
-            backend: format!("cpu {}", engine.plan().simd.name()),
+            backend: engine.device(),
             threads: engine.threads(),
             kv_type: engine.kv().shape().layout.kind().name().to_owned(),
             context: engine.kv().context(),

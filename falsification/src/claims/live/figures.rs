@@ -117,7 +117,7 @@ fn recording(steps: &[StepInfo], forwards: u64, slow: Option<usize>) -> Profile 
 }
 
 fn steps(context: &Context) -> Result<Vec<StepInfo>, Refusal> {
-    Ok(context.synthetic("spm-tiny")?.model.engine(&runs::options(8, 8))?.plan().info.clone())
+    Ok(context.synthetic("spm-tiny")?.model.engine(&runs::options(8, 8))?.steps().to_vec())
 }
 
 pub(super) fn real(context: &Context) -> Outcome {

@@ -16,12 +16,12 @@ use crate::{about, output};
 
 /// How an engine runs one sequence, as far as the engine knows it.
 pub(super) fn run_info(engine: &Engine) -> RunInfo {
-    let (plan, kv) = (engine.plan(), engine.kv());
+    let kv = engine.kv();
     RunInfo {
         backend: engine.device(),
         threads: engine.threads(),
         sequences: 1,
-        batch_rows: plan.max_rows as u64,
+        batch_rows: engine.max_rows() as u64,
         context: kv.context() as u64,
         kv_type: Some(kv.shape().layout.kind().name().to_owned()),
         ..RunInfo::default()
@@ -31,7 +31,7 @@ pub(super) fn run_info(engine: &Engine) -> RunInfo {
 /// What a live recording says about its run, against the roofline of the machine if that is known. `name` is the model's where the
 /// file has none.
 pub(super) fn about(engine: &Engine, model: &Model, name: &str, machine: Option<Machine>) -> About {
-    let steps: &[StepInfo] = &engine.plan().info;
+    let steps: &[StepInfo] = engine.steps();
     let roofline = |m: &Machine| BudgetTable::from(Roofline::new(m, steps, engine.threads()));
     About {
         model: super::profile::model_info(model, name),
@@ -64,7 +64,7 @@ impl Watched {
         }
         let (publisher, tap) = Publisher::open(&directory()?)?;
         tracing::info!(socket = %publisher.path().display(), "brick top can watch");
-        Ok(Self { live: Live::new(&engine.plan().info, Live::KEPT, about, tap), _publisher: publisher })
+        Ok(Self { live: Live::new(engine.steps(), Live::KEPT, about, tap), _publisher: publisher })
     }
 
     /// A generation that can be watched.

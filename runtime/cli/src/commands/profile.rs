@@ -53,7 +53,7 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
     let on_gpu = engine.gpu().is_some();
     // The roofline is that of this machine's processors.
     let policy = if on_gpu { BudgetPolicy::Off } else { policy };
-    let steps = engine.plan().info.clone();
+    let steps = engine.steps().to_vec();
     let threads = engine.threads();
     let run = super::live::run_info(&engine);
     let budgets = match (policy, &machine) {
@@ -135,7 +135,7 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
 
 /// The launches of a decode step, where a GPU computes.
 fn launches(engine: &mut Engine) -> anyhow::Result<Vec<StepLaunch>> {
-    let names: Vec<String> = engine.plan().info.iter().map(|s| s.name.clone()).collect();
+    let names: Vec<String> = engine.steps().iter().map(|s| s.name.clone()).collect();
     let Some(gpu) = engine.gpu_mut() else { return Ok(Vec::new()) };
     let list = gpu.decode_launches()?;
     let texts: BTreeMap<&str, String> =

@@ -85,7 +85,7 @@ fn traced(
     show: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Generation> {
     let engine = session.engine();
-    let mut recorder = BrickProfiler::new(&engine.plan().info, engine.kv().context());
+    let mut recorder = BrickProfiler::new(engine.steps(), engine.kv().context());
     let begin_ns = recorder.clock().now_ns();
     let generation = session.generate(ids, options, &mut recorder, &progress::interrupted(), show)?;
     let request = Request {

@@ -92,7 +92,7 @@ impl<'s> Runner<'s> {
     /// When the engine has no room for `sequences` sequences.
     pub(super) fn new(mut engine: Engine, sequences: usize, stop: &'s AtomicBool) -> Result<Self, EngineError> {
         let sequences = (0..sequences).map(|_| engine.new_sequence()).collect::<Result<_, _>>()?;
-        let batch = Batch::with_capacity(engine.plan().max_rows);
+        let batch = Batch::with_capacity(engine.max_rows());
         Ok(Self { engine, sequences, batch, stop, first_forward_ms: None })
     }
 
@@ -148,7 +148,7 @@ impl<'s> Runner<'s> {
     /// Adds `tokens` tokens to each of the first `n` sequences, one sequence after the other, in as few calls as possible;
     /// false when interrupted.
     fn prefill(&mut self, n: usize, from: usize, tokens: usize) -> Result<bool, EngineError> {
-        let max_rows = self.engine.plan().max_rows;
+        let max_rows = self.engine.max_rows();
         self.batch.clear();
         for s in 0..n {
             for position in from..from + tokens {

@@ -138,9 +138,9 @@ fn row(
     threads: usize,
     (ours, theirs): Samples,
 ) -> anyhow::Result<Row> {
-    // The machine's limits are those of its processors.
-    let machine = machine.filter(|_| runner.engine().gpu().is_none());
-    let ceiling = machine.and_then(|m| limits::ceiling(m, runner.engine().plan(), threads, &test));
+    // The machine's limits are those of its processors: a GPU has no plan of theirs.
+    let plan = runner.engine().plan().ok();
+    let ceiling = machine.zip(plan).and_then(|(m, plan)| limits::ceiling(m, plan, threads, &test));
     Row::new(test, threads, ours, theirs, ceiling).context("a time of zero: the clock does not advance")
 }
 

@@ -74,10 +74,9 @@ pub(in crate::commands) fn worker(args: &GateWorkerArgs) -> anyhow::Result<ExitC
     let hello = Hello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        simd: engine.plan().simd.name().to_owned(),
+        simd: engine.plan()?.simd.name().to_owned(),
         steps: engine
-            .plan()
-            .info
+            .steps()
             .iter()
             .map(|s| StepName { name: s.name.clone(), kind: s.kind.name().to_owned(), layer: s.layer })
             .collect(),
@@ -129,9 +128,9 @@ struct Bench {
 impl Bench {
     fn new(mut engine: Engine, depth: usize) -> anyhow::Result<Self> {
         let sequence = engine.new_sequence()?;
-        let mut batch = Batch::with_capacity(engine.plan().max_rows);
+        let mut batch = Batch::with_capacity(engine.max_rows());
         facts::fill(&mut engine, &mut batch, sequence, depth, &mut NoRecord)?;
-        let profiler = BrickProfiler::new(&engine.plan().info, MOST_CALLS);
+        let profiler = BrickProfiler::new(engine.steps(), MOST_CALLS);
         Ok(Self { engine, sequence, depth, batch, profiler })
     }
 

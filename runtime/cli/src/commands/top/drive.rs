@@ -109,7 +109,7 @@ impl<'m> Run<'m> {
         let engine = model.engine(&options).context("cannot set up the engine")?;
         let mut about = commands::live::about(&engine, model, name, Some(machine));
         about.run.prompt = if args.prompt.is_some() { PromptKind::Text } else { PromptKind::Synthetic };
-        let live = Live::new(&engine.plan().info, kept.max(prompt.len().div_ceil(options.max_rows)), about, tap);
+        let live = Live::new(engine.steps(), kept.max(prompt.len().div_ceil(options.max_rows)), about, tap);
         let session = Session::new(engine, &model.tokenizer, model.spec.context_length)?;
         let options = GenerateOptions {
             sampler: SamplerOptions::default(),
