@@ -387,9 +387,10 @@ impl<'m> Session<'m> {
         let steps = (context - self.tokens.len()).min(limit - 1);
         if finish.is_none() && steps > 0 {
             let mut failed = None;
+            let before = self.tokens.len();
             let tokens = &mut self.tokens;
             let mut last = first;
-            self.engine.decode_greedy(&[(self.sequence, first)], steps, &mut |found| {
+            let done = self.engine.decode_greedy(&[(self.sequence, first)], steps, &mut |found| {
                 tokens.push(std::mem::replace(&mut last, found[0]));
                 run.history.push(found[0]);
                 run.timings.decode_tokens += 1;
@@ -404,7 +405,12 @@ impl<'m> Session<'m> {
                     finish = Some(FinishReason::Cancelled);
                 }
                 finish.is_none() && failed.is_none()
-            })?;
+            });
+            if let Err(e) = done {
+                // The sequence is as it was before.
+                self.tokens.truncate(before);
+                return Err(e.into());
+            }
             if let Some(e) = failed {
                 return Err(e);
             }
