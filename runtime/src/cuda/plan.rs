@@ -363,10 +363,11 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// For `rows` rows: the least that holds them, a power of two up to 32, whole chunks beyond.
+    /// For `rows` rows: the least that holds them, a power of two up to 32, whole chunks beyond; none for none.
     pub fn of(rows: usize) -> Self {
         match rows {
-            0..=CHUNK => Self { size: rows.next_power_of_two().max(1), count: 1 },
+            0 => Self { size: 1, count: 0 },
+            1..=CHUNK => Self { size: rows.next_power_of_two(), count: 1 },
             _ if rows <= MAX_CAPTURED => Self { size: CHUNK, count: rows.next_power_of_two() / CHUNK },
             _ => Self { size: CHUNK, count: rows.div_ceil(CHUNK) },
         }

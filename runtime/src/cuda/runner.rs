@@ -291,7 +291,7 @@ impl GpuRunner {
         let repeats = all && rows.len() <= MAX_CAPTURED && self.capture && replayed;
         let extent = Extent {
             rows: chunks,
-            wanted: (!all).then(|| Chunks::of(wanted.len().max(1))),
+            wanted: (!all).then(|| Chunks::of(wanted.len())),
             context: self.reach(reach, repeats),
             apart: apart(rows),
             greedy: false,
@@ -309,7 +309,7 @@ impl GpuRunner {
         }
         let to = self.regions.buf(self.plan.step[0]);
         self.write_words(to)?;
-        if let Some(chunks) = extent.wanted {
+        if let Some(chunks) = extent.wanted.filter(|_| !wanted.is_empty()) {
             self.words.clear();
             self.words.extend(wanted);
             self.words.resize(chunks.rows(), u32::MAX);
@@ -523,6 +523,7 @@ impl GpuRunner {
         if rows.is_empty() || rows.len() > most {
             return Err(GpuError::GreedyRows { found: rows.len(), most });
         }
+        self.logits.clear();
         self.pages(kv)?;
         self.block_table(rows.iter().map(|r| r.sequence), kv)?;
         let chunks = Chunks::of(rows.len());

@@ -167,6 +167,10 @@ impl Launcher<'_> {
         let chunks = self.chunks(node.rows);
         let r = self.regions;
         let rows = chunks.rows();
+        if rows == 0 {
+            // Nobody wants logits: a piece of a prompt that is not its last.
+            return Ok(Vec::new());
+        }
         let one = |launch: Result<Launch, LaunchError>| launch.map(|l| vec![l]);
         match &node.kind {
             // A greedy step leaves the angles of the next.

@@ -33,9 +33,7 @@ impl Lowering<'_> {
             _ => self.q8_of[v.index()].map(Input::Q8),
         };
         if let Some(input) = known {
-            if let Input::Q8(buf) | Input::Bf16(buf) = input {
-                self.keep(buf);
-            }
+            self.keep_input(input);
             return Ok(input);
         }
         let src = self.input(brick, 0)?;
@@ -57,9 +55,7 @@ impl Lowering<'_> {
             (Input::Q8(buf), "quantize_q8")
         };
         self.push(brick, ".round", kernel.into(), rows, NodeKind::Round { src, dst, until });
-        if let Input::Q8(buf) | Input::Bf16(buf) = dst {
-            self.keep(buf);
-        }
+        self.keep_input(dst);
         Ok(dst)
     }
 
@@ -164,10 +160,7 @@ impl Lowering<'_> {
                 self.keep(view.buffer);
             }
             for &(_, input) in &inputs[first..last] {
-                match input {
-                    Input::Q8(buf) | Input::Bf16(buf) => self.keep(buf),
-                    Input::F32(view) => self.keep(view.buffer),
-                }
+                self.keep_input(input);
             }
             self.keep(whole.buffer);
             let source = self.source(brick, format);
@@ -303,10 +296,7 @@ impl Lowering<'_> {
                 gated: false,
             });
             for input in inputs {
-                match input {
-                    Input::Q8(buf) | Input::Bf16(buf) => self.keep(buf),
-                    Input::F32(view) => self.keep(view.buffer),
-                }
+                self.keep_input(input);
             }
             let what = if i == 0 { "" } else { ".up" };
             let source = self.source(brick, formats[i]);

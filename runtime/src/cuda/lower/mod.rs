@@ -15,8 +15,8 @@ use brick_ptx::kernels::{Format, activation, embed};
 use bricks::{DType, Op, RopeSpec, Rows};
 
 use super::plan::{
-    Buf, CHUNK, Chunks, GpuKv, GpuPlan, MAX_CAPTURED, MAX_STOPS, MatrixId, MatrixPlan, Node, NodeKind, Part, RING,
-    Source, VectorId, VectorPlan, View,
+    Buf, CHUNK, Chunks, GpuKv, GpuPlan, Input, MAX_CAPTURED, MAX_STOPS, MatrixId, MatrixPlan, Node, NodeKind, Part,
+    RING, Source, VectorId, VectorPlan, View,
 };
 use crate::plan::LowerError;
 use crate::weights::{Weights, expect_bytes};
@@ -190,6 +190,14 @@ impl Lowering<'_> {
     fn keep(&mut self, buf: Buf) {
         let last = &mut self.buffers[buf.0].1.last;
         *last = (*last).max(self.nodes.len());
+    }
+
+    /// The same of what a matrix kernel reads.
+    fn keep_input(&mut self, input: Input) {
+        self.keep(match input {
+            Input::Q8(buf) | Input::Bf16(buf) => buf,
+            Input::F32(view) => view.buffer,
+        });
     }
 
     /// The f32 rows of input `port`.
