@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use brick_ptx::interp::{self, Access, Buffer, Checks, Gpu, Limits, Module, Schedule};
 
-use crate::device::{About, Arg, Captured, Device, KernelId, Launch, Mark, Place, Ptr, Region, Ticket};
+use crate::device::{About, Arg, Captured, Device, KernelId, Launch, Place, Ptr, Region, Ticket};
 use crate::error::DeviceError;
 
 /// Multiprocessors that it claims to have: few, so that grids made for them are small.
@@ -223,24 +223,6 @@ impl Device for Interp {
         let launches = self.captured.get(index).ok_or(DeviceError::Foreign { what: "graph", id: captured.0 })?.clone();
         launches.iter().try_for_each(|launch| self.run(launch))
     }
-
-    fn dot(&self, _: Captured) -> Result<Option<String>, DeviceError> {
-        Ok(None)
-    }
-
-    fn mark(&mut self) -> Result<Mark, DeviceError> {
-        Ok(Mark(0))
-    }
-
-    fn mark_again(&mut self, _: Mark) -> Result<(), DeviceError> {
-        Ok(())
-    }
-
-    fn elapsed_ns(&mut self, _: Mark, _: Mark) -> Result<u64, DeviceError> {
-        Ok(0)
-    }
-
-    fn release_marks(&mut self) {}
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {
         Ok(())

@@ -1,9 +1,9 @@
 //! A device that does nothing but note what it is told: what a lowering launches, where, and in which order, as text.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::device::{About, Access, Arg, Captured, Device, KernelId, Launch, Mark, Place, Ptr, Region, Ticket};
+use crate::device::{About, Access, Arg, Captured, Device, KernelId, Launch, Place, Ptr, Region, Ticket};
 use crate::error::DeviceError;
 
 /// Something that was asked of it.
@@ -31,63 +31,44 @@ pub enum Event {
     Synchronize,
 }
 
-/// A device that records.
-#[derive(Debug)]
-pub struct Noop {
-    about: About,
+/// What a device was asked for, to be looked at while an engine owns the device.
+#[derive(Debug, Clone, Default)]
+pub struct Record(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
     regions: Vec<Place>,
     kernels: Vec<String>,
     events: Vec<Event>,
-    capturing: Option<usize>,
-    captured: u32,
-    fetched: u32,
 }
 
-impl Noop {
-    /// A device that says it is an H200.
-    pub fn new() -> Self {
-        Self::with_memory(139 << 30)
+impl Record {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same with that many bytes of memory.
-    pub fn with_memory(memory: u64) -> Self {
-        let about = About {
-            backend: "noop",
-            name: "no GPU (launches are recorded)".into(),
-            capability: (9, 0),
-            processors: 132,
-            memory,
-            l2: 50 << 20,
-            driver: 0,
-        };
-        let (regions, kernels, events) = (Vec::new(), Vec::new(), Vec::new());
-        Self { about, regions, kernels, events, capturing: None, captured: 0, fetched: 0 }
+    /// What was asked for, in order.
+    pub fn events(&self) -> Vec<Event> {
+        self.state().events.clone()
     }
 
-    /// What was asked of it, in order.
-    pub fn events(&self) -> &[Event] {
-        &self.events
+    /// Forgets what was asked for so far.
+    pub fn forget(&self) {
+        self.state().events.clear();
     }
 
-    /// Forgets what was asked of it.
-    pub fn forget(&mut self) {
-        self.events.clear();
-    }
-
-    /// Bytes of all arenas.
-    fn used(&self) -> u64 {
-        self.events.iter().map(|e| if let Event::Arena(_, bytes, _) = e { *bytes } else { 0 }).sum()
-    }
-
-    /// What was asked of it, a line each.
+    /// What was asked for, a line each.
     pub fn text(&self) -> String {
+        let state = self.state();
         let mut out = String::new();
-        for event in &self.events {
-            self.line(&mut out, event).expect("invariant: writing to a string does not fail");
+        for event in &state.events {
+            state.line(&mut out, event).expect("invariant: writing to a string does not fail");
         }
         out
     }
+}
 
+impl State {
     fn line(&self, out: &mut String, event: &Event) -> std::fmt::Result {
         match event {
             Event::Arena(name, bytes, parts) => writeln!(out, "arena {name}: {bytes} bytes in {parts} parts"),
@@ -144,10 +125,53 @@ impl Noop {
         let name = self.regions.get(at.region.index()).map_or("?", |r| r.name.as_str());
         if at.offset == 0 { name.to_owned() } else { format!("{name}+{}", at.offset) }
     }
+}
+
+/// A device that records.
+#[derive(Debug)]
+pub struct Noop {
+    about: About,
+    record: Record,
+    used: u64,
+    /// Launches of the capture under way.
+    capturing: Option<usize>,
+    captured: u32,
+    fetched: u32,
+}
+
+impl Noop {
+    /// A device that says it is an H200.
+    pub fn new() -> Self {
+        Self::with_memory(139 << 30)
+    }
+
+    /// The same with that many bytes of memory.
+    pub fn with_memory(memory: u64) -> Self {
+        let about = About {
+            backend: "noop",
+            name: "no GPU (launches are recorded)".into(),
+            capability: (9, 0),
+            processors: 132,
+            memory,
+            l2: 50 << 20,
+            driver: 0,
+        };
+        Self { about, record: Record::default(), used: 0, capturing: None, captured: 0, fetched: 0 }
+    }
+
+    /// What it is asked for, now and later.
+    pub fn record(&self) -> Record {
+        self.record.clone()
+    }
+
+    fn note(&self, event: Event) {
+        self.record.state().events.push(event);
+    }
 
     fn span(&self, at: Ptr, bytes: u64) -> Result<(), DeviceError> {
+        let state = self.record.state();
         let foreign = DeviceError::Foreign { what: "region", id: at.region.0 };
-        let region = self.regions.get(at.region.index()).ok_or(foreign)?;
+        let region = state.regions.get(at.region.index()).ok_or(foreign)?;
         let end = at.offset.saturating_add(bytes);
         if end <= region.bytes {
             return Ok(());
@@ -172,39 +196,41 @@ impl Device for Noop {
     }
 
     fn arena(&mut self, name: &str, parts: &[Place]) -> Result<Vec<Region>, DeviceError> {
-        let (needed, total) = (Place::end(parts), self.about.memory);
-        let free = total.saturating_sub(self.used());
+        let needed = Place::end(parts);
+        let (free, total) = self.memory()?;
         if needed > free {
             return Err(DeviceError::OutOfMemory { arena: name.to_owned(), needed, free, total });
         }
-        self.events.push(Event::Arena(name.to_owned(), needed, parts.len()));
-        let first = self.regions.len() as u32;
-        self.regions.extend_from_slice(parts);
-        Ok((first..self.regions.len() as u32).map(Region).collect())
+        self.used += needed;
+        self.note(Event::Arena(name.to_owned(), needed, parts.len()));
+        let regions = &mut self.record.state().regions;
+        let first = regions.len() as u32;
+        regions.extend_from_slice(parts);
+        Ok((first..regions.len() as u32).map(Region).collect())
     }
 
     fn write(&mut self, to: Ptr, bytes: &[u8]) -> Result<(), DeviceError> {
         self.span(to, bytes.len() as u64)?;
-        self.events.push(Event::Write(to, bytes.len() as u64));
+        self.note(Event::Write(to, bytes.len() as u64));
         Ok(())
     }
 
     fn clear(&mut self, at: Ptr, bytes: u64) -> Result<(), DeviceError> {
         self.span(at, bytes)?;
-        self.events.push(Event::Clear(at, bytes));
+        self.note(Event::Clear(at, bytes));
         Ok(())
     }
 
     fn copy(&mut self, from: Ptr, to: Ptr, bytes: u64) -> Result<(), DeviceError> {
         self.span(from, bytes)?;
         self.span(to, bytes)?;
-        self.events.push(Event::Copy(from, to, bytes));
+        self.note(Event::Copy(from, to, bytes));
         Ok(())
     }
 
     fn fetch(&mut self, from: Ptr, bytes: usize) -> Result<Ticket, DeviceError> {
         self.span(from, bytes as u64)?;
-        self.events.push(Event::Fetch(from, bytes as u64));
+        self.note(Event::Fetch(from, bytes as u64));
         self.fetched += 1;
         Ok(Ticket(self.fetched))
     }
@@ -215,10 +241,10 @@ impl Device for Noop {
     }
 
     fn kernel(&mut self, name: &str, _: &str) -> Result<KernelId, DeviceError> {
-        let at = self.kernels.iter().position(|k| k == name);
-        let at = at.unwrap_or_else(|| {
-            self.kernels.push(name.to_owned());
-            self.kernels.len() - 1
+        let kernels = &mut self.record.state().kernels;
+        let at = kernels.iter().position(|k| k == name).unwrap_or_else(|| {
+            kernels.push(name.to_owned());
+            kernels.len() - 1
         });
         Ok(KernelId(at as u32))
     }
@@ -229,7 +255,10 @@ impl Device for Noop {
                 self.span(*at, 1)?;
             }
         }
-        self.events.push(Event::Launch(launch.clone()));
+        self.note(Event::Launch(launch.clone()));
+        if let Some(launches) = &mut self.capturing {
+            *launches += 1;
+        }
         Ok(())
     }
 
@@ -237,21 +266,19 @@ impl Device for Noop {
         if self.capturing.is_some() {
             return Err(DeviceError::Capture("one is under way already"));
         }
-        self.events.push(Event::BeginCapture);
-        self.capturing = Some(self.events.len());
+        self.note(Event::BeginCapture);
+        self.capturing = Some(0);
         Ok(())
     }
 
     fn end_capture(&mut self) -> Result<Captured, DeviceError> {
-        let from = self.capturing.take().ok_or(DeviceError::Capture("none was begun"))?;
-        let launches =
-            self.events[from.min(self.events.len())..].iter().filter(|e| matches!(e, Event::Launch(_))).count();
+        let launches = self.capturing.take().ok_or(DeviceError::Capture("none was begun"))?;
         if launches == 0 {
             return Err(DeviceError::Capture("it holds no launch"));
         }
         let captured = Captured(self.captured);
         self.captured += 1;
-        self.events.push(Event::EndCapture(captured, launches));
+        self.note(Event::EndCapture(captured, launches));
         Ok(captured)
     }
 
@@ -263,139 +290,16 @@ impl Device for Noop {
         if captured.0 >= self.captured {
             return Err(DeviceError::Foreign { what: "graph", id: captured.0 });
         }
-        self.events.push(Event::Replay(captured));
+        self.note(Event::Replay(captured));
         Ok(())
     }
-
-    fn dot(&self, _: Captured) -> Result<Option<String>, DeviceError> {
-        Ok(None)
-    }
-
-    fn mark(&mut self) -> Result<Mark, DeviceError> {
-        Ok(Mark(0))
-    }
-
-    fn mark_again(&mut self, _: Mark) -> Result<(), DeviceError> {
-        Ok(())
-    }
-
-    fn elapsed_ns(&mut self, _: Mark, _: Mark) -> Result<u64, DeviceError> {
-        Ok(0)
-    }
-
-    fn release_marks(&mut self) {}
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {
-        self.events.push(Event::Synchronize);
+        self.note(Event::Synchronize);
         Ok(())
     }
 
     fn memory(&mut self) -> Result<(u64, u64), DeviceError> {
-        Ok((self.about.memory.saturating_sub(self.used()), self.about.memory))
-    }
-}
-
-/// A recorder that an engine owns and a test looks into.
-#[derive(Debug, Clone)]
-pub struct Shared {
-    about: About,
-    inner: Arc<Mutex<Noop>>,
-}
-
-impl Shared {
-    /// Shares a recorder.
-    pub fn new(noop: Noop) -> Self {
-        Self { about: noop.about.clone(), inner: Arc::new(Mutex::new(noop)) }
-    }
-
-    /// Looks into it, or changes it.
-    pub fn with<T>(&self, f: impl FnOnce(&mut Noop) -> T) -> T {
-        f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Device for Shared {
-    fn about(&self) -> &About {
-        &self.about
-    }
-
-    fn keeps_data(&self) -> bool {
-        false
-    }
-
-    fn arena(&mut self, name: &str, parts: &[Place]) -> Result<Vec<Region>, DeviceError> {
-        self.with(|d| d.arena(name, parts))
-    }
-
-    fn write(&mut self, to: Ptr, bytes: &[u8]) -> Result<(), DeviceError> {
-        self.with(|d| d.write(to, bytes))
-    }
-
-    fn clear(&mut self, at: Ptr, bytes: u64) -> Result<(), DeviceError> {
-        self.with(|d| d.clear(at, bytes))
-    }
-
-    fn copy(&mut self, from: Ptr, to: Ptr, bytes: u64) -> Result<(), DeviceError> {
-        self.with(|d| d.copy(from, to, bytes))
-    }
-
-    fn fetch(&mut self, from: Ptr, bytes: usize) -> Result<Ticket, DeviceError> {
-        self.with(|d| d.fetch(from, bytes))
-    }
-
-    fn receive(&mut self, ticket: Ticket, out: &mut [u8]) -> Result<(), DeviceError> {
-        self.with(|d| d.receive(ticket, out))
-    }
-
-    fn kernel(&mut self, name: &str, text: &str) -> Result<KernelId, DeviceError> {
-        self.with(|d| d.kernel(name, text))
-    }
-
-    fn launch(&mut self, launch: &Launch) -> Result<(), DeviceError> {
-        self.with(|d| d.launch(launch))
-    }
-
-    fn begin_capture(&mut self) -> Result<(), DeviceError> {
-        self.with(Noop::begin_capture)
-    }
-
-    fn end_capture(&mut self) -> Result<Captured, DeviceError> {
-        self.with(Noop::end_capture)
-    }
-
-    fn abandon_capture(&mut self) {
-        self.with(Noop::abandon_capture);
-    }
-
-    fn replay(&mut self, captured: Captured) -> Result<(), DeviceError> {
-        self.with(|d| d.replay(captured))
-    }
-
-    fn dot(&self, captured: Captured) -> Result<Option<String>, DeviceError> {
-        self.with(|d| d.dot(captured))
-    }
-
-    fn mark(&mut self) -> Result<Mark, DeviceError> {
-        self.with(Noop::mark)
-    }
-
-    fn mark_again(&mut self, mark: Mark) -> Result<(), DeviceError> {
-        self.with(|d| d.mark_again(mark))
-    }
-
-    fn elapsed_ns(&mut self, from: Mark, to: Mark) -> Result<u64, DeviceError> {
-        self.with(|d| d.elapsed_ns(from, to))
-    }
-
-    fn release_marks(&mut self) {
-        self.with(Noop::release_marks);
-    }
-
-    fn synchronize(&mut self) -> Result<(), DeviceError> {
-        self.with(Noop::synchronize)
-    }
-
-    fn memory(&mut self) -> Result<(u64, u64), DeviceError> {
-        self.with(Noop::memory)
+        Ok((self.about.memory.saturating_sub(self.used), self.about.memory))
     }
 }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use brick_cuda::interp::Interp;
-use brick_cuda::noop::{Event, Noop, Shared};
+use brick_cuda::noop::{Event, Noop};
 use brick_cuda::{Device, Place};
 use brick_models::synthetic::Synthetic;
 use brick_ptx::interp::{Checks, Schedule};
@@ -62,20 +62,16 @@ fn a_model_in_f16_on_the_interpreter_equals_the_cpu() {
     certified("tiny:f16", Checks::MemoryOnly);
 }
 
-/// What a recording device was asked for, but for the bytes of weights.
-fn text(device: &Shared) -> String {
-    device.with(|d| d.text())
-}
-
 #[test]
 fn launches_and_captures_of_a_prompt_and_of_steps_are_these() {
     let model = synthetic("tiny:q4_k_m");
-    let device = Shared::new(Noop::new());
-    let mut engine = on(&model, &options(), Box::new(device.clone())).unwrap();
+    let device = Noop::new();
+    let record = device.record();
+    let mut engine = on(&model, &options(), Box::new(device)).unwrap();
     let mut out = String::new();
     let mut section = |title: &str| {
-        writeln!(out, "# {title}\n{}", text(&device)).unwrap();
-        device.with(Noop::forget);
+        writeln!(out, "# {title}\n{}", record.text()).unwrap();
+        record.forget();
     };
     section("set up");
     let (a, b) = (engine.new_sequence().unwrap(), engine.new_sequence().unwrap());
@@ -99,16 +95,15 @@ fn launches_and_captures_of_a_prompt_and_of_steps_are_these() {
 #[test]
 fn a_decode_step_of_qwen2_5_coder_1_5b_is_this_list_of_launches() {
     let model = synthetic("qwen2.5-coder-1.5b:q4_k_m");
-    let device = Shared::new(Noop::new());
+    let device = Noop::new();
+    let record = device.record();
     let options = EngineOptions { context: 4096, sequences: 1, ..EngineOptions::default() };
-    let mut engine = on(&model, &options, Box::new(device.clone())).unwrap();
+    let mut engine = on(&model, &options, Box::new(device)).unwrap();
     let id = engine.new_sequence().unwrap();
-    device.with(Noop::forget);
+    record.forget();
     engine.decode_greedy(&[(id, 1)], 1, &mut |_| true).unwrap();
-    let (events, launches) = device.with(|d| {
-        let launches = d.events().iter().filter(|e| matches!(e, Event::Launch(_))).count();
-        (d.text(), launches)
-    });
+    let (events, launches) = (record.text(), record.events());
+    let launches = launches.iter().filter(|e| matches!(e, Event::Launch(_))).count();
     let layers = model.spec.n_layers;
     // The first two layers and the last, and what is around them.
     let shown: Vec<&str> = events
