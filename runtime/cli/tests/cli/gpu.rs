@@ -9,8 +9,8 @@ use crate::shell::Shell;
 const DRIVER: &str = r#"
 fn told(name: &str) -> i32 { std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(0) }
 #[unsafe(no_mangle)] pub extern "C" fn cuInit(_: u32) -> i32 { told("FAKE_CUDA_INIT") }
-#[unsafe(no_mangle)] pub unsafe extern "C" fn cuDriverGetVersion(v: *mut i32) -> i32 { unsafe { *v = told("FAKE_CUDA_VERSION") }; 0 }
-#[unsafe(no_mangle)] pub unsafe extern "C" fn cuDeviceGetCount(n: *mut i32) -> i32 { unsafe { *n = told("FAKE_CUDA_COUNT") }; 0 }
+#[unsafe(no_mangle)] pub extern "C" fn cuDriverGetVersion(v: &mut i32) -> i32 { *v = told("FAKE_CUDA_VERSION"); 0 }
+#[unsafe(no_mangle)] pub extern "C" fn cuDeviceGetCount(n: &mut i32) -> i32 { *n = told("FAKE_CUDA_COUNT"); 0 }
 "#;
 
 /// Whether a real driver is on this machine: it would be found before, or besides, whatever a test pretends.
