@@ -11,27 +11,22 @@ use crate::kernels::pack::Packed;
 use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, random_rows};
 use crate::kernels::{Entry, known};
 
-/// What is added to the mean of squares.
-pub(super) const EPS: f32 = 1e-6;
 /// Buckets of tokens that ship.
 const TOKENS: [u32; 4] = [1, 2, 4, 8];
 
 /// What ships.
 pub(in crate::kernels) fn entries() -> Vec<Entry> {
     let mut entries = Vec::new();
-    let gemv = |format, tokens, epilogue| Gemv { format, tokens, epilogue, narrow: false, scaled: false };
+    let gemv = |format, tokens, epilogue| Gemv { format, tokens, epilogue, narrow: false };
     for epilogue in [Epilogue::Store, Epilogue::SwiGlu, Epilogue::ArgMax] {
         for format in Format::ALL {
             entries.extend(TOKENS.map(|tokens| entry(gemv(format, tokens, epilogue))));
         }
     }
     entries.extend(Format::ALL.map(|format| entry(gemv(format, 1, Epilogue::Store).narrow())));
-    let mma = |epilogue| mma::FORMATS.into_iter().filter_map(move |format| GemvMma::with(format, epilogue));
-    for epilogue in [Epilogue::Store, Epilogue::SwiGlu] {
-        entries.extend(mma(epilogue).map(mma_entry));
+    for gated in [false, true] {
+        entries.extend(mma::FORMATS.into_iter().filter_map(|format| GemvMma::new(format, gated)).map(mma_entry));
     }
-    // Kernels that round where values are made (`SwiGluQ8`, `SumQ8`) or scale with a norm that was put off are no faster than the launches
-    // they save, so nothing launches them, and they do not ship.
     for formats in pair::FORMATS {
         let pairs = TOKENS.into_iter().filter_map(|tokens| GemvPair::new(formats, tokens as usize));
         entries.extend(pairs.map(pair_entry));
@@ -60,12 +55,6 @@ fn mma_entry(gemv: GemvMma) -> Entry {
         name: gemv.name(),
         about: match gemv.epilogue() {
             Epilogue::SwiGlu => "gate and up matrices times eight vectors on tensor cores, and the gated activation",
-            Epilogue::SwiGluQ8 => {
-                "gate and up matrices times eight vectors on tensor cores, and the gated activation, also in 8-bit codes"
-            }
-            Epilogue::SumQ8 => {
-                "matrix times eight vectors on tensor cores, plus residual, also times a gain in 8-bit codes"
-            }
             _ => "matrix times eight vectors on tensor cores, with bias and residual if there are such",
         },
         oldest: Target::Sm80,
@@ -78,11 +67,9 @@ fn entry(gemv: Gemv) -> Entry {
     Entry {
         name: gemv.name(),
         about: match gemv.epilogue {
-            Epilogue::Store => "matrix times vectors, with bias and residual if there are such",
             Epilogue::SwiGlu => "gate and up matrices times vectors, and the gated activation",
             Epilogue::ArgMax => "matrix times vectors, and the row of the largest value",
-            Epilogue::SwiGluQ8 => "gate and up matrices times vectors, and the gated activation, also in 8-bit codes",
-            Epilogue::SumQ8 => "matrix times vectors, plus residual, also times a gain in 8-bit codes",
+            _ => "matrix times vectors, with bias and residual if there are such",
         },
         oldest: Target::Sm80,
         build: Box::new(move |target| gemv.kernel(target)),
@@ -101,40 +88,12 @@ fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> W
     let mut args = planes(&packed);
     let first_activation = args.len();
     args.extend(activations(gemv.format, &x, columns));
-    if gemv.scaled {
-        args.push(squares(tokens, columns, &mut noise));
-    }
     let activation_bytes = args[first_activation..].iter().map(Arg::bytes).sum();
     let blocks = dims.grid[0] as usize;
     let output_bytes = match gemv.epilogue {
-        Epilogue::Store => {
-            args.extend([Arg::U64(0), Arg::U64(0), Arg::write("y", 4 * tokens * rows)]);
-            4 * tokens * rows
-        }
         Epilogue::SwiGlu => {
             args.push(Arg::write("y", 2 * tokens * rows));
             2 * tokens * rows
-        }
-        Epilogue::SwiGluQ8 => {
-            let (y, tiles) = (2 * tokens * rows, activation::bytes(rows / 2, tokens));
-            args.extend([
-                Arg::update("y", vec![0; y]),
-                Arg::write("tiles", tiles),
-                Arg::update("arrivals", vec![0; 4 * rows / 64]),
-            ]);
-            y + tiles
-        }
-        Epilogue::SumQ8 => {
-            let (y, tiles, squares) = (4 * tokens * rows, activation::bytes(rows, tokens), 4 * tokens * rows / 32);
-            args.extend([
-                Arg::U64(0),
-                Arg::update("y", vec![0; y]),
-                Arg::read("gain", bytes_of_f32(&noise.floats(rows))),
-                Arg::write("tiles", tiles),
-                Arg::write("squares", squares),
-                Arg::update("arrivals", vec![0; 4 * rows / 32]),
-            ]);
-            y + tiles + squares
         }
         Epilogue::ArgMax => {
             args.extend([
@@ -144,13 +103,14 @@ fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> W
             ]);
             4 * tokens
         }
+        _ => {
+            args.extend([Arg::U64(0), Arg::U64(0), Arg::write("y", 4 * tokens * rows)]);
+            4 * tokens * rows
+        }
     };
     args.extend([Arg::U32(rows as u32), Arg::U32(columns as u32)]);
     if gemv.epilogue == Epilogue::Store {
         args.push(Arg::U32(rows as u32));
-    }
-    if gemv.scaled {
-        args.push(Arg::F32(EPS));
     }
     let products = (rows * columns * tokens) as u64;
     let work = Work {
@@ -161,12 +121,6 @@ fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> W
         float_ops: if gemv.format.is_float() { 2 * products } else { 0 },
     };
     Workload { dims, args, work }
-}
-
-/// Seeded squares, for scaled kernels.
-pub(super) fn squares(tokens: usize, columns: usize, noise: &mut Noise) -> Arg {
-    let squares: Vec<f32> = noise.floats(tokens * columns / 32).iter().map(|x| 40.0 * x * x).collect();
-    Arg::read("squares", bytes_of_f32(&squares))
 }
 
 /// The planes of a matrix, as arguments: those that its format has.
@@ -205,13 +159,8 @@ impl GemvMma {
     /// # Errors
     /// As [`dims`](Self::dims).
     pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Result<Workload, ShapeError> {
-        let gemv = Gemv {
-            format: self.format(),
-            tokens: MAX_TOKENS,
-            epilogue: self.epilogue(),
-            narrow: false,
-            scaled: self.is_scaled(),
-        };
+        let (format, epilogue) = (self.format(), self.epilogue());
+        let gemv = Gemv { format, tokens: MAX_TOKENS, epilogue, narrow: false };
         Ok(workload(gemv, self.dims(rows, columns, 1)?, rows, columns, seed))
     }
 }

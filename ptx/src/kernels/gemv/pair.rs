@@ -3,16 +3,14 @@
 //! # Shapes and buffers
 //! As of [`gemv`](super) with `Store`: first the planes of matrix A (parameters `a_…`), then those of B (`b_…`), `x`, `bias` (`[rows_a + rows_b]`, or
 //! null), `y` (`[chunks · T][stride]`: row `r` of A is element `r`, of B element `rows_a + r`), and the numbers `rows_a`, `rows_b`, `columns`, `stride`. There is no
-//! residual. A [`scaled`](GemvPair::scaled) kernel has `squares` behind `x` and `eps` at the end.
+//! residual.
 //!
 //! # Who does what
 //! CTAs take rows of A as long as there are any, then rows of B: no CTA has both. Results are those of a launch for each, bit for bit.
 
 use super::epilogue::{Owner, Store};
-use super::scale::Squares;
 use super::weights::Planes;
-use super::{Epilogue, Gemv, MAX_CHUNKS, MAX_TOKENS, Matrix, Quantised, Shape, WARPS, about_scale, entries, rows_at};
-use super::{WIDE_WARPS, reduce, scaled_name};
+use super::{Epilogue, Gemv, MAX_CHUNKS, MAX_TOKENS, Matrix, Quantised, Shape, WARPS, entries, reduce, rows_at};
 use crate::build::{F32, KernelBuilder, Var};
 use crate::ir::{Access, Kernel, Target, Threads};
 use crate::kernels::activation;
@@ -36,26 +34,8 @@ impl GemvPair {
     /// The kernel for weights of a pair of [`FORMATS`] and a bucket of 1 to [`MAX_TOKENS`] tokens; there is none for others.
     pub fn new(formats: [Format; 2], tokens: usize) -> Option<Self> {
         let tokens = u32::try_from(tokens).ok().filter(|tokens| (1..=MAX_TOKENS).contains(tokens))?;
-        let gemv = |format| Gemv { format, tokens, epilogue: Epilogue::Store, narrow: false, scaled: false };
+        let gemv = |format| Gemv { format, tokens, epilogue: Epilogue::Store, narrow: false };
         FORMATS.contains(&formats).then(|| Self { of: formats.map(gemv) })
-    }
-
-    /// The variant for few rows of one token: see [`Gemv::narrow`].
-    #[must_use]
-    pub fn narrow(self) -> Self {
-        Self { of: self.of.map(Gemv::narrow) }
-    }
-
-    /// Whether [`narrow`](Self::narrow) is the better one: see [`Gemv::prefers_narrow`].
-    pub fn prefers_narrow(self, rows: [usize; 2], processors: u32) -> bool {
-        let warps: usize = rows.iter().map(|rows| rows.div_ceil(2)).sum();
-        self.tokens() == 1 && warps < WIDE_WARPS * processors as usize
-    }
-
-    /// The variant for activations whose norm was put off: see [`Gemv::scaled`].
-    #[must_use]
-    pub fn scaled(self) -> Self {
-        Self { of: self.of.map(Gemv::scaled) }
     }
 
     /// Formats of the weights.
@@ -68,11 +48,10 @@ impl GemvPair {
         self.of[0].tokens()
     }
 
-    /// Name of the kernel: `gemv_pair_q4_k_q6_k_b1`, `gemv_pair_q4_k_q6_k_b1_scaled_r1`.
+    /// Name of the kernel: `gemv_pair_q4_k_q6_k_b1`.
     pub fn name(&self) -> String {
-        let [Gemv { tokens, narrow, scaled, .. }, _] = self.of;
         let [a, b] = self.formats().map(Format::name);
-        format!("gemv_pair_{a}_{b}_b{tokens}{}{}", scaled_name(scaled), if narrow { "_r1" } else { "" })
+        format!("gemv_pair_{a}_{b}_b{}", self.tokens())
     }
 
     /// Rows of a CTA.
@@ -101,21 +80,18 @@ impl GemvPair {
         let [gemv, _] = self.of;
         let (tokens, per_warp, [a, b]) = (gemv.tokens, gemv.rows_per_warp(), self.formats().map(Format::name));
         k.about(&format!(
-            "y = A x, then B x (+ bias), A in {a} planes, B in {b} planes, {tokens} token(s){}.\n\
+            "y = A x, then B x (+ bias), A in {a} planes, B in {b} planes, {tokens} token(s).\n\
              A warp takes {per_warp} row(s), a lane every 32nd block of 16 bytes of each.",
-            about_scale(gemv.scaled)
         ));
         k.threads(Threads::Exactly([32 * WARPS, 1, 1]));
         k.min_blocks(gemv.min_blocks());
         let planes = [Planes::params(&k, self.of[0].format, "a_"), Planes::params(&k, self.of[1].format, "b_")];
         let x = k.param_ptr("x", Access::Read, 16);
-        let squares = gemv.scaled.then(|| Squares::params(&k, tokens));
         let store = Store::biased(&k, tokens);
         let [rows_a, rows_b] = ["rows_a", "rows_b"].map(|name| k.param_u32(name));
         let multiple = self.of.iter().map(|gemv| gemv.format.column_multiple() as u32).max().unwrap_or(1);
         let columns = k.param_u32_multiple_of("columns", multiple);
         let stride = Some(k.param_u32("stride"));
-        let scale = squares.map(|squares| squares.scale(&k));
 
         k.comment("which matrix, and which rows of it");
         let of_a = k.div(k.add(rows_a, self.rows_per_cta() - 1), self.rows_per_cta());
@@ -136,16 +112,9 @@ impl GemvPair {
                 k.launch_dependents();
             }
             k.return_if(k.ge(first, rows));
-            let mut scale = scale.clone();
-            if let Some(scale) = &mut scale {
-                scale.begin(&k, &shape);
-            }
             let acc: Vec<Var<F32>> = (0..tokens * per_warp).map(|_| k.var(0.0)).collect();
             matrix.multiply(&k, &rows_at(&k, first, per_warp, &shape), &shape, &acc);
-            let mut reduced = reduce::over_lanes(&k, acc.iter().map(|a| a.get()).collect());
-            if let Some(scale) = scale {
-                reduced = reduced.scaled(&k, scale.of_warp(&k, &shape));
-            }
+            let reduced = reduce::over_lanes(&k, acc.iter().map(|a| a.get()).collect());
             let mut owner = Owner::of(&k, gemv, first, &shape, &reduced);
             if i == 1 {
                 owner.row = k.add(owner.row, rows_a);
@@ -171,19 +140,11 @@ impl GemvPair {
         });
         let mut args: Vec<Arg> = packed.iter().flat_map(entries::planes).collect();
         let x = Arg::read("x", known(activation::encode(&noise.floats(tokens * columns), columns)));
-        let mut activation_bytes = x.bytes();
+        let activation_bytes = x.bytes();
         args.push(x);
-        if self.of[0].scaled {
-            let squares = entries::squares(tokens, columns, &mut noise);
-            activation_bytes += squares.bytes();
-            args.push(squares);
-        }
         let both = rows[0] + rows[1];
         args.extend([Arg::U64(0), Arg::write("y", 4 * tokens * both)]);
         args.extend([rows[0], rows[1], columns, both].map(|n| Arg::U32(n as u32)));
-        if self.of[0].scaled {
-            args.push(Arg::F32(entries::EPS));
-        }
         let work = Work {
             weight_bytes: packed.iter().map(Packed::bytes).sum::<usize>() as u64,
             activation_bytes,

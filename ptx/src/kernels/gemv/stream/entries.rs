@@ -1,9 +1,9 @@
 //! What ships of this family, with workloads.
 
-use super::super::entries::{EPS, planes, workload_rows};
+use super::super::entries::{planes, workload_rows};
 use super::super::pair::FORMATS;
 use super::pair::GemvStreamPair;
-use super::{GemvStream, Source};
+use super::{GemvStream, Source, TOKENS};
 use crate::ir::Target;
 use crate::kernels::activation;
 use crate::kernels::format::Format;
@@ -13,8 +13,8 @@ use crate::kernels::pack::Packed;
 use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, random_rows};
 use crate::kernels::{Entry, known};
 
-/// Buckets of tokens that ship: beyond, a launch that rounds for all is cheaper.
-const TOKENS: [usize; 2] = [1, 2];
+/// What is added to the mean of squares.
+const EPS: f32 = 1e-6;
 
 /// What ships.
 pub(in crate::kernels) fn entries() -> Vec<Entry> {
@@ -22,7 +22,7 @@ pub(in crate::kernels) fn entries() -> Vec<Entry> {
     for epilogue in [Epilogue::Store, Epilogue::SwiGlu, Epilogue::ArgMax] {
         for source in Source::ALL {
             for format in Format::QUANTISED {
-                let of = |tokens| GemvStream::new(format, tokens, epilogue, source);
+                let of = |tokens| GemvStream::new(format, tokens as usize, epilogue, source);
                 streams.extend(TOKENS.into_iter().filter_map(of));
             }
         }
@@ -32,7 +32,7 @@ pub(in crate::kernels) fn entries() -> Vec<Entry> {
     }
     let pairs = Source::ALL.into_iter().flat_map(|source| FORMATS.map(|formats| (formats, source)));
     let pairs = pairs.flat_map(|(formats, source)| {
-        let of = move |tokens| GemvStreamPair::new(formats, tokens, source);
+        let of = move |tokens| GemvStreamPair::new(formats, tokens as usize, source);
         TOKENS.into_iter().filter_map(of)
     });
     streams.into_iter().map(entry).chain(pairs.map(pair_entry)).collect()
@@ -121,7 +121,7 @@ impl GemvStream {
                 args.extend([Arg::write("y", y), Arg::write("tiles", tiles)]);
                 y + tiles
             }
-            _ => {
+            Epilogue::Store => {
                 args.extend([Arg::U64(0), Arg::U64(0), Arg::write("y", 4 * tokens * rows)]);
                 4 * tokens * rows
             }

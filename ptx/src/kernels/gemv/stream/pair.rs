@@ -16,7 +16,7 @@ use crate::build::KernelBuilder;
 use crate::ir::{Kernel, Target, Threads};
 use crate::kernels::format::Format;
 use crate::kernels::gemv::weights::Planes;
-use crate::kernels::gemv::{Epilogue, Gemv, Shape, WIDE_WARPS};
+use crate::kernels::gemv::{Epilogue, Gemv, Shape};
 use crate::kernels::launch::{Dims, ShapeError};
 use crate::kernels::pack::Packed;
 use crate::kernels::workload::{Arg, Noise, Work, Workload, random_rows};
@@ -33,24 +33,12 @@ pub struct GemvStreamPair {
 }
 
 impl GemvStreamPair {
-    /// The kernel for weights of a pair of [`FORMATS`] and 1, 2 or 4 tokens; there is none for others.
+    /// The kernel for weights of a pair of [`FORMATS`] and one of [`TOKENS`](super::TOKENS); there is none for others.
     pub fn new(formats: [Format; 2], tokens: usize, source: Source) -> Option<Self> {
         let [Some(a), Some(b)] = formats.map(|format| GemvStream::new(format, tokens, Epilogue::Store, source)) else {
             return None;
         };
         FORMATS.contains(&formats).then_some(Self { of: [a.gemv, b.gemv], source })
-    }
-
-    /// The variant for few rows of one token: see [`Gemv::narrow`].
-    #[must_use]
-    pub fn narrow(self) -> Self {
-        Self { of: self.of.map(Gemv::narrow), ..self }
-    }
-
-    /// Whether [`narrow`](Self::narrow) is the better one: see [`Gemv::prefers_narrow`].
-    pub fn prefers_narrow(self, rows: [usize; 2], processors: u32) -> bool {
-        let warps: usize = rows.iter().map(|rows| rows.div_ceil(2)).sum();
-        self.tokens() == 1 && warps < WIDE_WARPS * processors as usize
     }
 
     /// Whether activations of so many columns fit a block.
@@ -73,11 +61,10 @@ impl GemvStreamPair {
         self.source
     }
 
-    /// Name of the kernel: `gemv_stream_pair_q4_k_q6_k_b1`, `gemv_stream_pair_q4_k_q6_k_b1_norm_r1`.
+    /// Name of the kernel: `gemv_stream_pair_q4_k_q6_k_b1`, `gemv_stream_pair_q4_k_q6_k_b1_norm`.
     pub fn name(&self) -> String {
-        let [Gemv { tokens, narrow, .. }, _] = self.of;
         let [a, b] = self.formats().map(Format::name);
-        format!("gemv_stream_pair_{a}_{b}_b{tokens}{}{}", self.source.name(), if narrow { "_r1" } else { "" })
+        format!("gemv_stream_pair_{a}_{b}_b{}{}", self.tokens(), self.source.name())
     }
 
     /// Rows that a block takes at a time.
