@@ -157,14 +157,7 @@ pub fn workload(spec: Spec, shape: Shape, batch: &Batch, softcap: f32, seed: u64
     ];
     args.extend(values.args());
     let visible: u64 = batch.positions.iter().filter(|&&p| p != kv::INACTIVE).map(|&p| values.seen(p)).sum();
-    let work = Work {
-        weight_bytes: visible * (4 * shape.kv_heads * d) as u64,
-        activation_bytes: 4 * q as u64,
-        output_bytes: 4 * q as u64,
-        float_ops: visible * (shape.heads * (4 * d + 5)) as u64,
-        ..Work::default()
-    };
-    Ok(Workload { dims, args, work })
+    Ok(Workload { dims, args, work: values.work(shape.rows, visible, visible) })
 }
 
 /// A launch of a fused kernel. The angles are random: they are not checked to be a rotation.

@@ -77,18 +77,28 @@ fn entry(gemv: Gemv) -> Entry {
     }
 }
 
-/// A launch with seeded weights and activations; `gemv` says of what kind they are.
-fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> Workload {
+/// A matrix with seeded weights.
+pub(super) fn matrix(format: Format, rows: usize, columns: usize, noise: &mut Noise) -> Packed {
+    Packed::matrix(format, columns, &random_rows(format, rows, columns, noise))
+        .expect("invariant: `dims` takes whole blocks only, and random rows have the size of their format")
+}
+
+/// A launch with seeded weights and the activations that `x` makes; `last` is a parameter behind all others.
+pub(super) fn workload(
+    gemv: Gemv,
+    dims: Dims,
+    [rows, columns]: [usize; 2],
+    seed: u64,
+    x: impl FnOnce(&mut Noise) -> Vec<Arg>,
+    last: Option<Arg>,
+) -> Workload {
     let mut noise = Noise::new(seed);
-    let weights = random_rows(gemv.format, rows, columns, &mut noise);
-    let packed = Packed::matrix(gemv.format, columns, &weights)
-        .expect("invariant: `dims` takes whole blocks only, and random rows have the size of their format");
-    let tokens = gemv.tokens as usize;
-    let x = noise.floats(tokens * columns);
+    let packed = matrix(gemv.format, rows, columns, &mut noise);
+    let tokens = gemv.tokens();
     let mut args = planes(&packed);
-    let first_activation = args.len();
-    args.extend(activations(gemv.format, &x, columns));
-    let activation_bytes = args[first_activation..].iter().map(Arg::bytes).sum();
+    let x = x(&mut noise);
+    let activation_bytes = x.iter().map(Arg::bytes).sum();
+    args.extend(x);
     let blocks = dims.grid[0] as usize;
     let output_bytes = match gemv.epilogue {
         Epilogue::SwiGlu => {
@@ -103,7 +113,12 @@ fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> W
             ]);
             4 * tokens
         }
-        _ => {
+        Epilogue::SwiGluQ8 => {
+            let (y, tiles) = (2 * tokens * rows, activation::bytes(rows / 2, tokens));
+            args.extend([Arg::write("y", y), Arg::write("tiles", tiles)]);
+            y + tiles
+        }
+        Epilogue::Store => {
             args.extend([Arg::U64(0), Arg::U64(0), Arg::write("y", 4 * tokens * rows)]);
             4 * tokens * rows
         }
@@ -112,6 +127,7 @@ fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> W
     if gemv.epilogue == Epilogue::Store {
         args.push(Arg::U32(rows as u32));
     }
+    args.extend(last);
     let products = (rows * columns * tokens) as u64;
     let work = Work {
         weight_bytes: packed.bytes() as u64,
@@ -132,15 +148,21 @@ pub(in crate::kernels) fn planes(packed: &Packed) -> Vec<Arg> {
         .collect()
 }
 
-/// Activations in the form that weights of a format are multiplied with, as arguments. `x`: `[tokens][columns]`.
-fn activations(format: Format, x: &[f32], columns: usize) -> Vec<Arg> {
-    match format {
-        Format::F16 => vec![Arg::read("x", bytes_of_f32(x))],
-        Format::BF16 => {
-            vec![Arg::read("x", x.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect())]
-        }
-        _ => vec![Arg::read("x", known(activation::encode(x, columns)))],
-    }
+/// Activations of `tokens` rows that follow from a seed, in the form that weights of a format are multiplied with.
+pub(super) fn activations(format: Format, tokens: usize, columns: usize, noise: &mut Noise) -> Vec<Arg> {
+    let x = noise.floats(tokens * columns);
+    let bytes = match format {
+        Format::F16 => bytes_of_f32(&x),
+        Format::BF16 => x.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
+        _ => known(activation::encode(&x, columns)),
+    };
+    vec![Arg::read("x", bytes)]
+}
+
+/// The launch of a kernel with the results of `gemv`.
+fn of_gemv(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> Workload {
+    let x = |noise: &mut Noise| activations(gemv.format, gemv.tokens(), columns, noise);
+    workload(gemv, dims, [rows, columns], seed, x, None)
 }
 
 impl Gemv {
@@ -149,7 +171,7 @@ impl Gemv {
     /// # Errors
     /// As [`dims`](Self::dims).
     pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Result<Workload, ShapeError> {
-        Ok(workload(*self, self.dims(rows, columns, 1, 1)?, rows, columns, seed))
+        Ok(of_gemv(*self, self.dims(rows, columns, 1, 1)?, rows, columns, seed))
     }
 }
 
@@ -161,6 +183,6 @@ impl GemvMma {
     pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Result<Workload, ShapeError> {
         let (format, epilogue) = (self.format(), self.epilogue());
         let gemv = Gemv { format, tokens: MAX_TOKENS, epilogue, narrow: false };
-        Ok(workload(gemv, self.dims(rows, columns, 1)?, rows, columns, seed))
+        Ok(of_gemv(gemv, self.dims(rows, columns, 1)?, rows, columns, seed))
     }
 }

@@ -48,7 +48,8 @@ use super::launch::{Dims, ShapeError};
 use crate::build::{B32, F32, KernelBuilder, LoadOptions, Pred, Ptr, Reg, U32, Var};
 use crate::ir::{Access, Cache, Kernel, Target, Threads};
 use epilogue::Sink;
-use weights::{Activation, Lane, Moving, Planes};
+use reduce::Reduced;
+use weights::{Activation, Lane, Moving, Planes, Raw};
 
 pub(super) use entries::{entries, planes};
 
@@ -272,20 +273,8 @@ impl Gemv {
 
         let per_warp = self.rows_per_warp();
         let first = k.mul(k.mad(k.ctaid(), WARPS, k.warp()), per_warp);
-        let rows_at = |first: Reg<U32>| rows_at(&k, first, per_warp, &shape);
-        if target >= Target::Sm90 {
-            k.comment("weights do not depend on the kernel before; activations do");
-            for row in rows_at(k.min(first, k.sub(shape.rows, 1))) {
-                matrix.prefetch(&k, row, &shape);
-            }
-            k.wait_for_dependencies();
-            k.launch_dependents();
-        }
-        let sums = |first: Reg<U32>| {
-            let acc: Vec<Var<F32>> = (0..self.tokens * per_warp).map(|_| k.var(0.0)).collect();
-            matrix.multiply(&k, &rows_at(first), &shape, &acc);
-            reduce::over_lanes(&k, acc.iter().map(|a| a.get()).collect())
-        };
+        self.wait(&k, target, &matrix, first, &shape);
+        let sums = |first: Reg<U32>| self.sums(&k, &matrix, first, &shape);
         match sink {
             Sink::ArgMax(sink) => sink.largest(&k, *self, first, &shape, sums),
             Sink::Store(sink) => {
@@ -294,6 +283,26 @@ impl Gemv {
             }
         }
         k.finish()
+    }
+
+    /// Waits for the kernel that makes the activations, and fetches the beginnings of a warp's rows meanwhile.
+    fn wait(self, k: &KernelBuilder, target: Target, matrix: &Matrix, first: Reg<U32>, shape: &Shape) {
+        if target >= Target::Sm90 {
+            k.comment("weights do not depend on the kernel before; activations do");
+            for row in rows_at(k, k.min(first, k.sub(shape.rows, 1)), self.rows_per_warp(), shape) {
+                matrix.prefetch(k, row, shape);
+            }
+            k.wait_for_dependencies();
+            k.launch_dependents();
+        }
+    }
+
+    /// The products of a warp's rows, from `first` on, with all tokens.
+    fn sums(self, k: &KernelBuilder, matrix: &Matrix, first: Reg<U32>, shape: &Shape) -> Reduced {
+        let per_warp = self.rows_per_warp();
+        let acc: Vec<Var<F32>> = (0..self.tokens * per_warp).map(|_| k.var(0.0)).collect();
+        matrix.multiply(k, &rows_at(k, first, per_warp, shape), shape, &acc);
+        reduce::over_lanes(k, acc.iter().map(|a| a.get()).collect())
     }
 
     fn about(self) -> String {
@@ -401,18 +410,30 @@ impl Quantised {
         &self,
         k: &KernelBuilder,
         lane: Lane,
-        raw: &[weights::Raw],
+        raw: &[Raw],
         x: Ptr<B32>,
         inside: Option<Reg<Pred>>,
         acc: &[Var<F32>],
     ) {
-        let format = self.gemv.format;
-        let blocks: Vec<_> = raw.iter().map(|&raw| self.planes.block(k, lane, raw, self.gemv.tokens == 1)).collect();
-        for (t, acc) in acc.chunks(blocks.len()).enumerate() {
-            let x = Activation::load(k, format, x.offset(TILE as i32 * t as i32));
-            for (block, acc) in blocks.iter().zip(acc) {
-                block.dot(k, format, &x, *acc, inside);
-            }
+        let x = |token: u32| Activation::load(k, self.gemv.format, x.offset((TILE * token) as i32));
+        multiply_blocks(k, self.gemv, (&self.planes, lane, raw), x, inside, acc);
+    }
+}
+
+/// Adds the products of a block of each row, as it was loaded, with all tokens, whose activations `x` loads.
+fn multiply_blocks(
+    k: &KernelBuilder,
+    Gemv { format, tokens, .. }: Gemv,
+    (planes, lane, raw): (&Planes, Lane, &[Raw]),
+    x: impl Fn(u32) -> Activation,
+    inside: Option<Reg<Pred>>,
+    acc: &[Var<F32>],
+) {
+    let blocks: Vec<_> = raw.iter().map(|&raw| planes.block(k, lane, raw, tokens == 1)).collect();
+    for (token, acc) in (0..).zip(acc.chunks(blocks.len())) {
+        let x = x(token);
+        for (block, acc) in blocks.iter().zip(acc) {
+            block.dot(k, format, &x, *acc, inside);
         }
     }
 }

@@ -33,7 +33,7 @@ mod tiles;
 use super::epilogue::{ArgMax, Store};
 use super::reduce::{self, Reduced};
 use super::weights::{Lane, Planes, Raw};
-use super::{Epilogue, Gemv, Shape, rows_at, steps_from};
+use super::{Epilogue, Gemv, Shape, multiply_blocks, rows_at, steps_from};
 use crate::build::{B32, F32, KernelBuilder, Pred, Ptr, Reg, SharedSpace, U32, Var};
 use crate::ir::{Cache, Kernel, Target, Threads};
 use crate::kernels::activation;
@@ -394,13 +394,7 @@ impl Stream<'_> {
 
     /// Adds the products of a block of each row with all tokens.
     fn chunk(&self, lane: Lane, raw: &[Raw], x: Ptr<B32, SharedSpace>, acc: &[Var<F32>]) {
-        let (k, Gemv { format, tokens, .. }) = (self.k, self.gemv);
-        let blocks: Vec<_> = raw.iter().map(|&raw| self.planes.block(k, lane, raw, tokens == 1)).collect();
-        for (t, acc) in (0..).zip(acc.chunks(blocks.len())) {
-            let x = Tiles::activation(k, format, x, t);
-            for (block, acc) in blocks.iter().zip(acc) {
-                block.dot(k, format, &x, *acc, None);
-            }
-        }
+        let x = |token: u32| Tiles::activation(self.k, self.gemv.format, x, token);
+        multiply_blocks(self.k, self.gemv, (&self.planes, lane, raw), x, None, acc);
     }
 }
