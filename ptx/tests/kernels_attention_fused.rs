@@ -1,15 +1,15 @@
-//! Attention with rotation, the write to the cache and rounding: the results of the launches it stands for, bit for bit.
+//! Attention with rotation and the write to the cache: the results of the launches it stands for, bit for bit.
 
 #![allow(clippy::unwrap_used)]
 
 mod launches;
 
 use brick_ptx::ir::Target;
+use brick_ptx::kernels::Workload;
 use brick_ptx::kernels::attention::{self, Fused, Shape, Spec};
 use brick_ptx::kernels::kv::{Batch, INACTIVE, KvType};
 use brick_ptx::kernels::rope_kv::{self, RopeStyle};
 use brick_ptx::kernels::workload::Arg;
-use brick_ptx::kernels::{Workload, activation};
 use launches::{SCHEDULES, contents, replace, run_all};
 
 const SOFTCAP: f32 = 0.7;
@@ -38,44 +38,19 @@ fn expected(fused: Fused, shape: Shape, pairs: usize, batch: &Batch, load: &Work
     [cache, y]
 }
 
-fn check(fused: Fused, (kv_heads, pairs, tokens): (usize, usize, usize), context: usize, positions: &[u32]) {
+fn check(fused: Fused, (kv_heads, pairs): (usize, usize), context: usize, positions: &[u32]) {
     let batch = Batch::new(positions);
     let heads = fused.spec.heads as usize * kv_heads;
     let shape = Shape { rows: positions.len(), heads, kv_heads, context, window: 100 };
-    let with_codes = Fused { codes: true, ..fused };
-    let mut load = attention::fused_workload(with_codes, shape, (pairs, tokens), &batch, SOFTCAP, 5).unwrap();
-    // What an inactive row leaves, and nobody else.
-    let untouched = vec![0x5a; contents(&load, "tiles").len()];
-    replace(&mut load, "tiles", untouched);
-    // Without codes, the same arguments.
-    let without = attention::fused_workload(fused, shape, (pairs, 0), &batch, SOFTCAP, 5).unwrap();
-    assert_eq!(without.args.len() + 2, load.args.len());
+    let load = attention::fused_workload(fused, shape, pairs, &batch, SOFTCAP, 5).unwrap();
     let [cache, y] = expected(fused, shape, pairs, &batch, &load);
     let what = format!("{} at {positions:?}", fused.kernel());
-
-    let columns = heads * fused.spec.head_dim as usize;
-    let values: Vec<f32> = y.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-    let mut tiles: Vec<u8> =
-        values.chunks_exact(tokens * columns).flat_map(|y| activation::encode(y, columns).unwrap()).collect();
-    let bytes = activation::bytes(columns, tokens);
-    for (row, _) in positions.iter().enumerate().filter(|(_, position)| **position == INACTIVE) {
-        for group in 0..activation::groups(columns) {
-            let at = row / tokens * bytes + (group * tokens + row % tokens) * activation::TILE;
-            tiles[at..at + activation::TILE].fill(0x5a);
-        }
-    }
-    for (target, fused, load) in
-        Target::ALL.into_iter().flat_map(|target| [(target, with_codes, &load), (target, fused, &without)])
-    {
-        let kernel = attention::attention_fused(fused, target);
-        let module = launches::module(kernel, target);
+    for target in Target::ALL {
+        let module = launches::module(attention::attention_fused(fused, target), target);
         for schedule in SCHEDULES {
-            let run = launches::run(load, &module, &fused.kernel(), schedule);
+            let run = launches::run(&load, &module, &fused.kernel(), schedule);
             assert!(run.bytes("kv").unwrap() == cache, "cache of {what}");
             assert!(run.bytes("y").unwrap() == y, "{what}");
-            if fused.codes {
-                assert!(run.bytes("tiles").unwrap() == tiles, "codes of {what}");
-            }
             assert!(run.bytes("arrivals").unwrap().iter().all(|&b| b == 0), "counters go back to zero");
             assert_eq!(run.counts.bank_conflicts(), 0, "{what}");
         }
@@ -83,27 +58,27 @@ fn check(fused: Fused, (kv_heads, pairs, tokens): (usize, usize, usize), context
 }
 
 #[test]
-fn the_bits_of_three_launches() {
-    let neox = |spec| Fused { spec, style: RopeStyle::SplitHalves, codes: false };
-    let norm = |spec| Fused { spec, style: RopeStyle::Interleaved, codes: false };
-    // The first position, the first and the last of a block and of a split; one split and several; groups of codes that are whole
-    // and not; chunks; rows that take no part.
-    check(neox(plain(128, 6)), (2, 64, 1), 1024, &[300]);
-    check(neox(plain(128, 6)), (2, 64, 2), 512, &[0, 31, 255, 256]);
-    check(neox(plain(128, 7)), (1, 64, 3), 512, &[64, 159, 160]);
-    check(norm(plain(128, 8)), (1, 64, 4), 512, &[127, INACTIVE, 128, 511]);
-    check(neox(plain(64, 7)), (1, 32, 2), 1024, &[160, 600]);
-    check(neox(plain(64, 1)), (3, 32, 3), 512, &[32, INACTIVE, 290]);
-    check(norm(plain(64, 4)), (2, 32, 1), 256, &[95, 3]);
-    check(neox(plain(256, 2)), (2, 128, 2), 512, &[64, 270]);
-    check(neox(plain(256, 1)), (1, 128, 1), 512, &[223]);
-    check(norm(Spec { kv: KvType::Bf16, ..plain(256, 2) }), (1, 128, 1), 512, &[281]);
+fn the_bits_of_two_launches() {
+    let neox = |spec| Fused { spec, style: RopeStyle::SplitHalves };
+    let norm = |spec| Fused { spec, style: RopeStyle::Interleaved };
+    // The first position, the first and the last of a block and of a split; one split and several; rows that
+    // take no part.
+    check(neox(plain(128, 6)), (2, 64), 1024, &[300]);
+    check(neox(plain(128, 6)), (2, 64), 512, &[0, 31, 255, 256]);
+    check(neox(plain(128, 7)), (1, 64), 512, &[64, 159, 160]);
+    check(norm(plain(128, 8)), (1, 64), 512, &[127, INACTIVE, 128, 511]);
+    check(neox(plain(64, 7)), (1, 32), 1024, &[160, 600]);
+    check(neox(plain(64, 1)), (3, 32), 512, &[32, INACTIVE, 290]);
+    check(norm(plain(64, 4)), (2, 32), 256, &[95, 3]);
+    check(neox(plain(256, 2)), (2, 128), 512, &[64, 270]);
+    check(neox(plain(256, 1)), (1, 128), 512, &[223]);
+    check(norm(Spec { kv: KvType::Bf16, ..plain(256, 2) }), (1, 128), 512, &[281]);
 }
 
 #[test]
 fn elements_that_are_not_rotated() {
     for style in [RopeStyle::SplitHalves, RopeStyle::Interleaved] {
-        check(Fused { spec: plain(128, 2), style, codes: false }, (1, 32, 1), 512, &[40]);
+        check(Fused { spec: plain(128, 2), style }, (1, 32), 512, &[40]);
     }
 }
 
@@ -111,50 +86,38 @@ fn elements_that_are_not_rotated() {
 fn softcap_and_window() {
     for (softcap, window) in [(true, false), (false, true), (true, true)] {
         let spec = Spec { softcap, window, ..plain(64, 2) };
-        check(Fused { spec, style: RopeStyle::SplitHalves, codes: false }, (1, 32, 2), 1024, &[99, 340, 700, 20]);
+        check(Fused { spec, style: RopeStyle::SplitHalves }, (1, 32), 1024, &[99, 340, 700, 20]);
     }
 }
 
-/// A context that outgrew the grid poisons its codes, too.
+/// A context that outgrew the grid leaves the cache as it is.
 #[test]
 fn a_context_that_outgrew_the_grid_is_nan() {
-    let fused = Fused { spec: plain(64, 2), style: RopeStyle::SplitHalves, codes: true };
+    let fused = Fused { spec: plain(64, 2), style: RopeStyle::SplitHalves };
     let batch = Batch::new(&[300, 20]);
     let shape = Shape { rows: 2, heads: 2, kv_heads: 1, context: 256, window: 0 };
-    let load = attention::fused_workload(fused, shape, (32, 2), &batch, SOFTCAP, 7).unwrap();
+    let load = attention::fused_workload(fused, shape, 32, &batch, SOFTCAP, 7).unwrap();
     let before = contents(&load, "kv").to_vec();
     let (run, _) =
-        run_all(attention::attention_fused(fused, Target::Sm80), &load, |run| run.bytes("tiles").unwrap().to_vec());
+        run_all(attention::attention_fused(fused, Target::Sm80), &load, |run| run.bytes("kv").unwrap().to_vec());
     let y = run.f32s("y").unwrap();
     assert!(y[..128].iter().all(|y| y.is_nan()) && y[128..].iter().all(|y| y.is_finite()));
-    let tiles = run.bytes("tiles").unwrap();
-    for block in 0..32 {
-        let scale = |token| {
-            let at = activation::scale_at(2, token, 32 * block);
-            f32::from_le_bytes(tiles[at..at + 4].try_into().unwrap())
-        };
-        assert_eq!((scale(0).is_nan(), scale(1) != 0.0), (block < 4, block < 4), "block {block}");
-    }
     let key = batch.key_at(64, 0, 0, 300);
     assert!(run.bytes("kv").unwrap()[2 * key..][..128] == before[2 * key..][..128]);
 }
 
 #[test]
 fn shapes_that_are_refused() {
-    let fused = Fused { spec: plain(128, 6), style: RopeStyle::SplitHalves, codes: true };
-    assert_eq!(fused.kernel(), "attention_fused_q8_neox_f16_d128_h6");
+    let fused = Fused { spec: plain(128, 6), style: RopeStyle::SplitHalves };
+    assert_eq!(fused.kernel(), "attention_fused_neox_f16_d128_h6");
     let shape = Shape { rows: 8, heads: 12, kv_heads: 2, context: 4096, window: 0 };
-    let without = Fused { codes: false, ..fused };
-    assert_eq!(without.kernel(), "attention_fused_neox_f16_d128_h6");
-    assert!(without.dims(shape, 64, 0).is_ok() && fused.dims(shape, 64, 0).is_err());
-    assert_eq!(fused.dims(shape, 64, 4).unwrap().grid, [16, 2, 8]);
+    assert_eq!(fused.dims(shape, 64).unwrap().grid, [16, 2, 8]);
     assert_eq!(
-        fused.dims(Shape { heads: 24, ..shape }, 64, 4).unwrap_err().to_string(),
-        "kernel `attention_fused_q8_neox_f16_d128_h6` takes query heads that is 6 for each KV head, found 24"
+        fused.dims(Shape { heads: 24, ..shape }, 64).unwrap_err().to_string(),
+        "kernel `attention_fused_neox_f16_d128_h6` takes query heads that is 6 for each KV head, found 24"
     );
-    assert!(fused.dims(shape, 65, 4).is_err());
-    assert!(fused.dims(shape, 64, 3).is_err());
-    assert!(fused.dims(shape, 0, 4).is_err());
-    let load = attention::fused_workload(fused, shape, (64, 4), &Batch::new(&[5; 8]), 0.0, 1).unwrap();
+    assert!(fused.dims(shape, 65).is_err());
+    assert!(fused.dims(shape, 0).is_err());
+    let load = attention::fused_workload(fused, shape, 64, &Batch::new(&[5; 8]), 0.0, 1).unwrap();
     assert!(matches!(load.args[..2], [Arg::Buffer { name: "qkv", .. }, Arg::Buffer { name: "angles", .. }]));
 }

@@ -17,39 +17,28 @@ const GAP: usize = 3;
 const UNTOUCHED: [u8; 4] = [0x5a; 4];
 
 /// What the kernel of one matrix gives for its planes, which are among the arguments from `planes` on.
-fn alone(gemv: Gemv, load: &[Arg], rows: usize, [x, squares, bias]: [&Arg; 3], columns: usize) -> Vec<f32> {
+fn alone(gemv: Gemv, load: &[Arg], rows: usize, [x, bias]: [&Arg; 2], columns: usize) -> Vec<f32> {
     let mut one = gemv.workload(rows, columns, 0).unwrap();
     let planes = load.len();
     one.args[..planes].clone_from_slice(load);
     one.args[planes] = x.clone();
-    let mut at = planes + 1;
-    if gemv.name().contains("scaled") {
-        one.args[at] = squares.clone();
-        at += 1;
-    }
-    one.args[at] = bias.clone();
-    one.args[at + 2] = Arg::write("y", 4 * CHUNKS * gemv.tokens() * rows);
+    one.args[planes + 1] = bias.clone();
+    one.args[planes + 3] = Arg::write("y", 4 * CHUNKS * gemv.tokens() * rows);
     one.dims.grid[1] = CHUNKS as u32;
     let module = launches::module(gemv.kernel(Target::Sm80), Target::Sm80);
     launches::run(&one, &module, &gemv.name(), SCHEDULES[0]).f32s("y").unwrap()
 }
 
-fn check(pair: GemvPair, scaled: bool, rows: [usize; 2], columns: usize, seed: u64) {
+fn check(pair: GemvPair, rows: [usize; 2], columns: usize, seed: u64) {
     let tokens = pair.tokens();
-    let mut noise = Noise::new(seed);
     let x = |seed| activation::encode(&Noise::new(seed).floats(tokens * columns), columns).unwrap();
     let x = [x(seed + 1), x(seed + 2)].concat();
-    let squares: Vec<f32> = noise.floats(CHUNKS * tokens * columns / 32).iter().map(|x| 9.0 * x * x).collect();
-    let bias = noise.floats(rows[0] + rows[1]);
+    let bias = Noise::new(seed).floats(rows[0] + rows[1]);
 
     let mut load = pair.workload(rows, columns, seed).unwrap();
     replace(&mut load, "x", x.clone());
-    let squares = Arg::read("squares", bytes_of_f32(&squares));
     let at = load.args.iter().position(|arg| matches!(arg, Arg::Buffer { name: "x", .. })).unwrap();
-    let y = at + if scaled { 3 } else { 2 };
-    if scaled {
-        load.args[at + 1] = squares.clone();
-    }
+    let y = at + 2;
     let stride = rows[0] + rows[1] + GAP;
     load.args[y - 1] = Arg::read("bias", bytes_of_f32(&bias));
     load.args[y] = Arg::update("y", UNTOUCHED.repeat(CHUNKS * tokens * stride));
@@ -58,17 +47,14 @@ fn check(pair: GemvPair, scaled: bool, rows: [usize; 2], columns: usize, seed: u
     load.dims.grid[1] = CHUNKS as u32;
 
     let [a, b] = pair.formats();
-    let gemv = |format| {
-        let gemv = Gemv::new(format, tokens, Epilogue::Store).unwrap();
-        if scaled { gemv.scaled() } else { gemv }
-    };
+    let gemv = |format| Gemv::new(format, tokens, Epilogue::Store).unwrap();
     let planes = |format| if format == Format::Q6_K { 4 } else { 2 };
     let x = Arg::read("x", x);
     let of_bias = |bias: &[f32]| Arg::read("bias", bytes_of_f32(bias));
     let (args_a, args_b) = load.args[..at].split_at(planes(a));
     let (bias_a, bias_b) = bias.split_at(rows[0]);
-    let of_a = alone(gemv(a), args_a, rows[0], [&x, &squares, &of_bias(bias_a)], columns);
-    let of_b = alone(gemv(b), args_b, rows[1], [&x, &squares, &of_bias(bias_b)], columns);
+    let of_a = alone(gemv(a), args_a, rows[0], [&x, &of_bias(bias_a)], columns);
+    let of_b = alone(gemv(b), args_b, rows[1], [&x, &of_bias(bias_b)], columns);
     let untouched = f32::from_le_bytes(UNTOUCHED);
     let expected: Vec<f32> = (0..CHUNKS * tokens)
         .flat_map(|row| {
@@ -90,13 +76,7 @@ fn the_bits_of_two_launches() {
         for (i, tokens) in [1, 2, 3, 4, 8].into_iter().enumerate() {
             let pair = GemvPair::new(formats, tokens).unwrap();
             for (j, (rows, columns)) in [([24, 8], 256), ([13, 5], 1536), ([1, 17], 2304)].into_iter().enumerate() {
-                let seed = (3 * i + j) as u64;
-                check(pair, false, rows, columns, seed);
-                check(pair.scaled(), true, rows, columns, seed);
-                if tokens == 1 {
-                    check(pair.narrow(), false, rows, columns, seed);
-                    check(pair.scaled().narrow(), true, rows, columns, seed);
-                }
+                check(pair, rows, columns, (3 * i + j) as u64);
             }
         }
     }
@@ -105,10 +85,9 @@ fn the_bits_of_two_launches() {
 #[test]
 fn shapes_and_names() {
     let pair = GemvPair::new([Format::Q4_K, Format::Q6_K], 1).unwrap();
-    assert_eq!(pair.scaled().narrow().name(), "gemv_pair_q4_k_q6_k_b1_scaled_r1");
+    assert_eq!(pair.name(), "gemv_pair_q4_k_q6_k_b1");
     assert_eq!(pair.dims([1792, 256], 1536, 3).unwrap().grid, [256, 3, 1]);
-    assert_eq!(pair.narrow().dims([1793, 255], 1536, 1).unwrap().grid, [513, 1, 1]);
-    assert!(pair.prefers_narrow([1792, 256], 132) && !pair.prefers_narrow([4096, 1024], 132));
+    assert_eq!(pair.dims([1793, 255], 1536, 1).unwrap().grid, [257, 1, 1]);
     assert_eq!(
         pair.dims([0, 8], 256, 1).unwrap_err().to_string(),
         "kernel `gemv_pair_q4_k_q6_k_b1` takes rows that is 1 to 16777216, found 0"
@@ -116,7 +95,4 @@ fn shapes_and_names() {
     assert!(pair.dims([8, 8], 128, 1).is_err());
     assert_eq!(GemvPair::new([Format::Q6_K, Format::Q4_K], 1), None);
     assert_eq!(GemvPair::new([Format::Q4_K, Format::Q6_K], 9), None);
-    let two = GemvPair::new([Format::Q4_K, Format::Q6_K], 2).unwrap();
-    assert_eq!(two.narrow(), two);
-    assert!(!two.prefers_narrow([8, 8], 132));
 }

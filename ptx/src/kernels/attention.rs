@@ -56,22 +56,20 @@
 //! the end of the kernel would not say that those before it have ended.
 //!
 //! # Fused
-//! [`attention_fused`] does the work of [`rope_kv`](super::rope_kv) before and, with [`Fused::codes`], of
-//! [`quantize_q8`](super::quantize) behind, with the same bits, for one row per sequence and groups of at most 8 heads, so
-//! that a CTA has all heads of its KV head:
+//! [`attention_fused`] does the work of [`rope_kv`](super::rope_kv), too, with the same bits, for one row per sequence and groups of
+//! at most 8 heads, so that a CTA has all heads of its KV head:
 //!
 //! | buffer | layout |
 //! | --- | --- |
 //! | `qkv` | `[T][H + 2·KV][D]` f32, in place of `q`: bias is added |
 //! | `angles` | `[T][pairs]` cosine and sine, behind `qkv` |
-//! | `tiles` | with codes, behind `y`: the tiles of [`activation`](super::activation) of `y`, for chunks of `tokens` rows and `H · D` columns |
 //!
-//! `pairs` and, with codes, `tokens` are the last parameters. Every CTA rotates its queries; that of the split with the row's own position
-//! writes key and value to the cache and keeps them in shared memory, so that nothing is read back. A row that takes no part leaves its
-//! tiles as they are; one whose context does not fit the grid gets NaN in both outputs, and nothing is written to the cache.
+//! `pairs` is the last parameter. Every CTA rotates its queries; that of the split with the row's own position
+//! writes key and value to the cache and keeps them in shared memory, so that nothing is read back. For a row whose
+//! context does not fit the grid, nothing is written there.
 //!
 //! A context of one split takes one round trip behind the wait: the row's queries, key, value and angles, under way together. Then the CTA
-//! writes `y` (and tiles) itself, without parts, fence or atomic.
+//! writes `y` itself, without parts, fence or atomic.
 
 mod combine;
 mod fused;

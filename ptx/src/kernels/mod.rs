@@ -12,7 +12,7 @@
 //! | [`embed`] | rows of the embedding table |
 //! | [`norm`] | RMSNorm, to f32 or to 8-bit codes |
 //! | [`angles`], [`rope_kv`] | rotary position embedding; bias, and the write to the KV cache |
-//! | [`attention`], [`attention_prefill`] | attention over the cache, of single rows (also with rotation and rounding) and of runs of rows |
+//! | [`attention`], [`attention_prefill`] | attention over the cache, of single rows (also with rotation and the write to the cache) and of runs of rows |
 //! | [`elementwise`] | residual, gated activation |
 //! | [`heads`] | heads without padding; rows by their index |
 //! | [`argmax`], [`sample`] | the largest logit; the k largest, and probabilities |

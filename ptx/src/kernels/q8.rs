@@ -59,14 +59,6 @@ pub(super) fn encode(k: &KernelBuilder, x: [Reg<F32>; 4]) -> Coded {
     Coded { codes, scale, sums: [sum, k.shfl_bfly(sum, 4)] }
 }
 
-/// Sum of the squares of each of four blocks, always in the same order: four values per lane, then lanes 4, 2 and 1 apart. All lanes of the
-/// warp take part.
-pub(super) fn squares(k: &KernelBuilder, x: [Reg<F32>; 4]) -> Reg<F32> {
-    let [first, others @ ..] = x;
-    let of_lane = others.iter().fold(k.mul(first, first), |sum, &x| k.fma(x, x, sum));
-    over_lanes(k, of_lane, &[4, 2, 1], |a, b| k.add(a, b))
-}
-
 /// The tiles of the result.
 pub(super) struct Tiles {
     /// The first of them.

@@ -1,9 +1,8 @@
 //! From warps to a split, and from splits to the row.
 
-use super::fused::{Codes, in_order, stored_quarter, units};
 use super::launch::{THREADS, WARPS};
 use super::split::{Cta, Head, LOWEST, PER_LANE};
-use crate::build::{F32, KernelBuilder, Pred, Ptr, Reg, SharedSpace, U32};
+use crate::build::{F32, Ptr, Reg, SharedSpace, U32};
 use crate::kernels::arrive::{arrive, written};
 
 /// Where results go.
@@ -19,25 +18,6 @@ pub(super) struct Output {
     /// Splits in which the row sees something.
     pub(super) splits: Reg<U32>,
     pub(super) flag: Ptr<U32, SharedSpace>,
-    /// Where the output goes as codes, if it does.
-    pub(super) codes: Option<Codes>,
-}
-
-impl Output {
-    /// Gives out units of four elements to the threads.
-    fn units(&self, k: &KernelBuilder, total: u32, body: impl FnOnce(Reg<U32>, Option<Reg<Pred>>)) {
-        match self.codes {
-            Some(_) => units(k, total, body),
-            None => k.for_rolled(k.tid(), total, THREADS, |unit| body(unit, None)),
-        }
-    }
-}
-
-fn where_inside(k: &KernelBuilder, inside: Option<Reg<Pred>>, then: impl FnOnce()) {
-    match inside {
-        Some(inside) => k.if_(inside, then),
-        None => then(),
-    }
 }
 
 /// Puts together what the warps of the CTA have, and, in the CTA that arrives last, the splits of the row.
@@ -51,12 +31,8 @@ pub(super) fn combine(cta: &Cta<'_>, state: &[Head], output: &Output) {
     let quarters = spec.head_dim / 4;
     let line = k.mul(k.mad(output.row, output.heads, output.first_head), k.nctaid());
     let single = k.eq(output.splits, 1);
-    output.units(k, spec.heads * quarters, |unit, inside| {
-        let head = k.div(unit, quarters);
-        let quarter = match output.codes {
-            Some(_) => stored_quarter(k, spec.head_dim, unit),
-            None => k.rem(unit, quarters),
-        };
+    k.for_rolled(k.tid(), spec.heads * quarters, THREADS, |unit| {
+        let (head, quarter) = (k.div(unit, quarters), k.rem(unit, quarters));
         let of_head = k.index_by(sums, head, 8);
         let sums: Vec<_> = (0..WARPS).map(|warp| k.ld2(of_head.offset((8 * spec.heads * warp) as i32))).collect();
         let max = sums[1..].iter().fold(sums[0][0], |max, [other, _]| k.max(max, *other));
@@ -74,31 +50,22 @@ pub(super) fn combine(cta: &Cta<'_>, state: &[Head], output: &Output) {
         let finished = || {
             let inverse = k.rcp_rn(sum);
             let out = k.index(k.index_by(output.out, head, 4 * spec.head_dim), element);
-            let y = y.map(|y| k.mul(y, inverse));
-            where_inside(k, inside, || k.st4(out, y));
-            if let Some(codes) = &output.codes {
-                codes.store(k, unit, inside, in_order(k, spec.head_dim, y));
-            }
+            k.st4(out, y.map(|y| k.mul(y, inverse)));
         };
         let part = || {
             let part = k.add(k.mad(head, k.nctaid(), line), k.ctaid());
-            where_inside(k, inside, || {
-                k.st4(k.index(k.index_by(output.parts, part, 4 * spec.head_dim), element), y);
-                k.if_(k.eq(quarter, 0), || k.st2(k.index_by(output.part_sums, part, 8), [max, sum]));
-            });
+            k.st4(k.index(k.index_by(output.parts, part, 4 * spec.head_dim), element), y);
+            k.if_(k.eq(quarter, 0), || k.st2(k.index_by(output.part_sums, part, 8), [max, sum]));
         };
         k.if_else(single, finished, part);
     });
-    if let Some(codes) = &output.codes {
-        k.if_(single, || codes.fill(k));
-    }
     k.return_if(single);
 
     k.comment("the splits of the row");
     let ctas = k.special(crate::ir::Special::Nctaid(crate::ir::Dim::Y));
     let arrivals = k.index(output.arrivals, k.mad(output.row, ctas, k.ctaid_y()));
     k.if_(arrive(k, arrivals, output.splits, output.flag), || {
-        output.units(k, spec.heads * quarters, |unit, inside| {
+        k.for_rolled(k.tid(), spec.heads * quarters, THREADS, |unit| {
             let (head, quarter) = (k.div(unit, quarters), k.rem(unit, quarters));
             let part = k.mad(head, k.nctaid(), line);
             let sums = k.index_by(output.part_sums, part, 8);
@@ -118,15 +85,8 @@ pub(super) fn combine(cta: &Cta<'_>, state: &[Head], output: &Output) {
             });
             let inverse = k.rcp_rn(sum);
             let out = k.index(k.index_by(output.out, head, 4 * spec.head_dim), element);
-            let y = y.map(|y| k.mul(y, inverse));
-            where_inside(k, inside, || k.st4(out, y));
-            if let Some(codes) = &output.codes {
-                codes.store(k, unit, inside, y);
-            }
+            k.st4(out, y.map(|y| k.mul(y, inverse)));
         });
-        if let Some(codes) = &output.codes {
-            codes.fill(k);
-        }
     });
 }
 

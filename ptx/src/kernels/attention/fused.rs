@@ -1,11 +1,10 @@
-//! Attention with what comes before and after it: rotation, the write to the cache, and rounding to tiles.
+//! Attention with what comes before it: rotation, and the write to the cache.
 
 use super::launch::{self, Shape, Spec, THREADS};
 use super::split::{Cta, build};
 use crate::build::{B32, Bf16, F16, F32, KernelBuilder, LoadOptions, Pred, Ptr, Reg, SharedSpace, SpaceOf, U32};
 use crate::ir::{Access, Dim, Kernel, Special, Target};
 use crate::kernels::kv::{BLOCK, KvType};
-use crate::kernels::q8::{self, Tiles};
 use crate::kernels::rope_kv::{RopeStyle, rotate};
 use crate::kernels::{Dims, ShapeError};
 
@@ -16,19 +15,16 @@ pub struct Fused {
     pub spec: Spec,
     /// Pairing of rotated elements.
     pub style: RopeStyle,
-    /// Whether the output is also written in 8-bit codes.
-    pub codes: bool,
 }
 
 impl Fused {
-    /// Name of the kernel: `attention_fused_neox_f16_d128_h6`, with codes `attention_fused_q8_neox_f16_d128_h6`.
+    /// Name of the kernel: `attention_fused_neox_f16_d128_h6`.
     pub fn kernel(self) -> String {
-        let codes = if self.codes { "_q8" } else { "" };
         let style = match self.style {
             RopeStyle::Interleaved => "norm",
             RopeStyle::SplitHalves => "neox",
         };
-        self.spec.kernel().replacen("attention", &format!("attention_fused{codes}_{style}"), 1)
+        self.spec.kernel().replacen("attention", &format!("attention_fused_{style}"), 1)
     }
 
     /// Bytes of shared memory: with the key and the value of the row.
@@ -36,19 +32,14 @@ impl Fused {
         self.spec.shared_bytes() + 2 * self.spec.key_bytes()
     }
 
-    /// The launch, with codes for rows in chunks of `tokens`: without, `tokens` does not matter. Its `grid[0]` is `splits`, the width of the
-    /// scratch buffers.
+    /// The launch. Its `grid[0]` is `splits`, the width of the scratch buffers.
     ///
     /// # Errors
-    /// [`ShapeError`] as [`dims`](super::dims), for groups that are not the heads of a CTA, more pairs than half a head, and rows that are not whole chunks.
-    pub fn dims(self, shape: Shape, pairs: usize, tokens: usize) -> Result<Dims, ShapeError> {
+    /// [`ShapeError`] as [`dims`](super::dims), for groups that are not the heads of a CTA, and more pairs than half a head.
+    pub fn dims(self, shape: Shape, pairs: usize) -> Result<Dims, ShapeError> {
         let name = self.kernel();
         let dims = launch::dims(self.spec, shape)?;
         ShapeError::check(&name, "pairs", pairs, 1, self.spec.head_dim / 2)?;
-        if self.codes {
-            let tokens = ShapeError::check(&name, "tokens", tokens, 1, 65535)?;
-            ShapeError::check(&name, "rows", shape.rows, tokens as usize, 65535)?;
-        }
         if shape.heads != shape.kv_heads * self.spec.heads as usize {
             let (what, expected) = ("query heads", format!("{} for each KV head", self.spec.heads));
             return Err(ShapeError { kernel: name, what, expected, found: shape.heads as u64 });
@@ -231,91 +222,4 @@ fn store<S: SpaceOf>(
             }
         }
     }
-}
-
-/// Where the codes of a CTA's output go.
-pub(super) struct Codes {
-    tiles: Tiles,
-    /// The row in its chunk.
-    token: Reg<U32>,
-    /// First column of the CTA.
-    first: Reg<U32>,
-    columns: Reg<U32>,
-}
-
-impl Codes {
-    /// For a row, from a head on, of all heads; `tokens` are the rows of a chunk.
-    pub(super) fn new(
-        k: &KernelBuilder,
-        spec: Spec,
-        tokens: Reg<U32>,
-        tiles: Ptr<B32>,
-        [row, first_head, heads]: [Reg<U32>; 3],
-    ) -> Self {
-        let columns = k.mul(heads, spec.head_dim);
-        let chunk = k.div(row, tokens);
-        Self {
-            tiles: Tiles::of_chunk(k, tiles, columns, tokens, chunk),
-            token: k.sub(row, k.mul(chunk, tokens)),
-            first: k.mul(first_head, spec.head_dim),
-            columns,
-        }
-    }
-
-    /// Stores four elements of each lane: those from `4 · unit` on of the CTA's. All lanes of the warp take part.
-    pub(super) fn store(&self, k: &KernelBuilder, unit: Reg<U32>, inside: Option<Reg<Pred>>, y: [Reg<F32>; 4]) {
-        let coded = q8::encode(k, y);
-        let store = || self.tiles.store(k, self.token, k.add(self.first, k.shl(unit, 2)), &coded);
-        match inside {
-            Some(inside) => k.if_(inside, store),
-            None => store(),
-        }
-    }
-
-    /// What the CTA has of a row without a result.
-    pub(super) fn poison(&self, k: &KernelBuilder, spec: Spec) {
-        units(k, spec.heads * spec.head_dim / 4, |unit, inside| {
-            self.store(k, unit, inside, [(); 4].map(|()| k.value(f32::NAN)));
-        });
-        self.fill(k);
-    }
-
-    /// Fills the last group up with zeros, in the CTA that has the last heads.
-    pub(super) fn fill(&self, k: &KernelBuilder) {
-        let ctas = k.special(Special::Nctaid(Dim::Y));
-        let last = k.sub(k.shr(self.columns, 5), 1);
-        k.if_(k.and(k.eq(k.add(k.ctaid_y(), 1), ctas), k.eq(k.warp(), 0)), || {
-            self.tiles.clear(k, self.token, k.shr(last, 5), k.add(k.and(last, 31), 1));
-        });
-    }
-}
-
-/// Gives out `total` units to the threads of a CTA: whole warps at a time, so that all lanes may work together.
-pub(super) fn units(k: &KernelBuilder, total: u32, body: impl FnOnce(Reg<U32>, Option<Reg<Pred>>)) {
-    k.for_rolled(k.shl(k.warp(), 5), total, THREADS, |first| {
-        let unit = k.add(first, k.laneid());
-        if total.is_multiple_of(32) {
-            body(unit, None);
-        } else {
-            body(k.min(unit, total - 1), Some(k.lt(unit, total)));
-        }
-    });
-}
-
-/// Which quarter of a head, as they are stored in shared memory, a unit takes: lower and upper halves of the same lanes in one warp.
-pub(super) fn stored_quarter(k: &KernelBuilder, head_dim: u32, unit: Reg<U32>) -> Reg<U32> {
-    let quarter = k.rem(unit, head_dim / 4);
-    if head_dim <= 128 {
-        return quarter;
-    }
-    let upper = k.mul(k.and(quarter, 16), head_dim / 8 / 16);
-    k.or(k.or(k.and(quarter, 15), k.mul(k.shr(quarter, 5), 16)), upper)
-}
-
-/// From what lanes hold of stored quarters to four elements per lane, in order.
-pub(super) fn in_order(k: &KernelBuilder, head_dim: u32, y: [Reg<F32>; 4]) -> [Reg<F32>; 4] {
-    let half = (head_dim / 8).min(16);
-    let (place, others) = (k.and(k.laneid(), 2 * half - 1), k.and(k.laneid(), !(2 * half - 1)));
-    let from = k.or(others, k.mad(k.and(place, 1), half, k.shr(place, 1)));
-    y.map(|y| k.shfl_idx(y, from))
 }

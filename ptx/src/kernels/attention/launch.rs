@@ -3,7 +3,6 @@
 use super::fused::{Fused, attention_fused};
 use super::split::attention;
 use crate::ir::Target;
-use crate::kernels::activation;
 use crate::kernels::attention::scalars::Values;
 use crate::kernels::kv::{self, BLOCK, Batch, KvType};
 use crate::kernels::rope_kv::RopeStyle;
@@ -158,50 +157,35 @@ pub fn workload(spec: Spec, shape: Shape, batch: &Batch, softcap: f32, seed: u64
     ];
     args.extend(values.args());
     let visible: u64 = batch.positions.iter().filter(|&&p| p != kv::INACTIVE).map(|&p| values.seen(p)).sum();
-    let work = Work {
-        weight_bytes: visible * (4 * shape.kv_heads * d) as u64,
-        activation_bytes: 4 * q as u64,
-        output_bytes: 4 * q as u64,
-        float_ops: visible * (shape.heads * (4 * d + 5)) as u64,
-        ..Work::default()
-    };
-    Ok(Workload { dims, args, work })
+    Ok(Workload { dims, args, work: values.work(shape.rows, visible, visible) })
 }
 
-/// A launch of a fused kernel, for rows in chunks of `tokens`. The angles are random: they are not checked to be a rotation.
+/// A launch of a fused kernel. The angles are random: they are not checked to be a rotation.
 ///
 /// # Errors
 /// As [`Fused::dims`].
 pub fn fused_workload(
     fused: Fused,
     shape: Shape,
-    (pairs, tokens): (usize, usize),
+    pairs: usize,
     batch: &Batch,
     softcap: f32,
     seed: u64,
 ) -> Result<Workload, ShapeError> {
-    let dims = fused.dims(shape, pairs, tokens)?;
+    let dims = fused.dims(shape, pairs)?;
     let Workload { mut args, work, .. } = workload(fused.spec, shape, batch, softcap, seed)?;
     let mut noise = Noise::new(seed + 1);
     let Shape { rows, heads, kv_heads, .. } = shape;
     let d = fused.spec.head_dim as usize;
-    let columns = heads * d;
     args[0] = Arg::read("qkv", bytes_of_f32(&noise.floats(rows * (heads + 2 * kv_heads) * d)));
     args.insert(1, Arg::read("angles", bytes_of_f32(&noise.floats(2 * rows * pairs))));
-    let (at, kv) = (5, batch.cache(fused.spec.kv, fused.spec.head_dim, kv_heads, None, &mut noise));
-    args[at] = Arg::update("kv", kv);
+    args[5] = Arg::update("kv", batch.cache(fused.spec.kv, fused.spec.head_dim, kv_heads, None, &mut noise));
     args.push(Arg::U32(pairs as u32));
-    let tiles = if fused.codes { activation::bytes(columns, tokens) * (rows / tokens) } else { 0 };
-    if fused.codes {
-        args.insert(at + 2, Arg::update("tiles", vec![0; tiles]));
-        args.push(Arg::U32(tokens as u32));
-    }
     let written = (2 * rows * kv_heads * d) as u64;
     let work = Work {
         activation_bytes: work.activation_bytes + 4 * written + 8 * (rows * pairs) as u64,
-        output_bytes: work.output_bytes + 2 * written + tiles as u64,
-        float_ops: work.float_ops
-            + (rows * (6 * (heads + kv_heads) * pairs + if fused.codes { 2 * columns } else { 0 })) as u64,
+        output_bytes: work.output_bytes + 2 * written,
+        float_ops: work.float_ops + (rows * 6 * (heads + kv_heads) * pairs) as u64,
         ..work
     };
     Ok(Workload { dims, args, work })
@@ -232,7 +216,7 @@ pub(in crate::kernels) fn entries() -> Vec<Entry> {
                 .expect("invariant: the shape of a workload is one that its kernel takes"),
         }
     };
-    let fused = |style, spec: Spec| Fused { spec, style, codes: false };
+    let fused = |style, spec: Spec| Fused { spec, style };
     let mut all: Vec<Entry> = specs.into_iter().map(entry).collect();
     let neox = RopeStyle::SplitHalves;
     let mut kernels: Vec<Fused> = (1..=8).map(|heads| fused(neox, plain(128, heads))).collect();
@@ -250,7 +234,7 @@ pub(in crate::kernels) fn entries() -> Vec<Entry> {
             about: "rotation, write to the paged cache, attention of single rows",
             oldest: Target::Sm80,
             build: Box::new(move |target| attention_fused(fused, target)),
-            workload: fused_workload(fused, shape, (pairs, 2), &batch, 30.0, 14)
+            workload: fused_workload(fused, shape, pairs, &batch, 30.0, 14)
                 .expect("invariant: the shape of a workload is one that its kernel takes"),
         }
     };

@@ -4,7 +4,7 @@ use std::f32::consts::LOG2_E;
 
 use crate::build::{F32, KernelBuilder, Reg, U32};
 use crate::kernels::kv::Batch;
-use crate::kernels::workload::Arg;
+use crate::kernels::workload::{Arg, Work};
 
 /// As the kernel sees them.
 #[derive(Clone, Copy)]
@@ -80,5 +80,18 @@ impl Values<'_> {
     pub(in crate::kernels) fn seen(&self, position: u32) -> u64 {
         let all = u64::from(position) + 1;
         self.window.map_or(all, |w| all.min(w as u64))
+    }
+
+    /// The least a launch for `rows` rows has to do, which see `seen` positions in all, `cached` of which are read.
+    pub(in crate::kernels) fn work(&self, rows: usize, cached: u64, seen: u64) -> Work {
+        let d = self.head_dim as usize;
+        let q = (4 * rows * self.heads * d) as u64;
+        Work {
+            weight_bytes: cached * (4 * self.kv_heads * d) as u64,
+            activation_bytes: q,
+            output_bytes: q,
+            float_ops: seen * (self.heads * (4 * d + 5)) as u64,
+            ..Work::default()
+        }
     }
 }

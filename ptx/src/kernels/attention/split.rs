@@ -1,7 +1,7 @@
 //! One split of the context, for the heads of a CTA.
 
 use super::combine::combine;
-use super::fused::{Codes, Fused, Input, Place};
+use super::fused::{Fused, Input, Place};
 use super::launch::{ROUNDS, SPLIT, Spec, THREADS, WARPS};
 use crate::build::{B32, F32, KernelBuilder, LoadOptions, Pred, Ptr, Reg, SharedSpace, U32, Var};
 use crate::ir::{Access, Cache, Kernel, L1, Prefetch, Target, Threads};
@@ -74,12 +74,8 @@ pub(super) fn build(spec: Spec, fused: Option<Fused>, target: Target) -> Kernel 
     let k = &builder;
     k.about(match fused {
         None => "Softmax attention of rows over the paged KV cache: a CTA takes a split of the context, the last one combines them.",
-        Some(Fused { codes: false, .. }) => {
+        Some(_) => {
             "Rotation of queries and keys, the write to the paged KV cache, and softmax attention of rows over it:\n\
-             a CTA takes a split of the context, the last one combines them."
-        }
-        Some(Fused { codes: true, .. }) => {
-            "Rotation of queries and keys, the write to the paged KV cache, softmax attention of rows over it, and its output in 8-bit codes:\n\
              a CTA takes a split of the context, the last one combines them."
         }
     });
@@ -95,15 +91,12 @@ pub(super) fn build(spec: Spec, fused: Option<Fused>, target: Target) -> Kernel 
     let block_table = k.param_ptr::<U32>("block_table", Access::Read, 4);
     let kv = k.param_ptr::<B32>("kv", if fused.is_some() { Access::ReadWrite } else { Access::Read }, 16);
     let y = k.param_ptr::<F32>("y", Access::Write, 16);
-    let coded = fused.is_some_and(|fused| fused.codes);
-    let tiles = coded.then(|| k.param_ptr::<B32>("tiles", Access::Write, 16));
     let parts = k.param_ptr::<F32>("parts", Access::ReadWrite, 16);
     let part_sums = k.param_ptr::<F32>("part_sums", Access::ReadWrite, 8);
     let arrivals = k.param_ptr::<U32>("arrivals", Access::ReadWrite, 4);
     let scalars = Scalars::params(k, spec.softcap, spec.window);
     let Scalars { heads, group, table_width, blocks, .. } = scalars;
     let pairs = fused.map(|_| k.param_u32("pairs"));
-    let tokens = coded.then(|| k.param_u32("tokens"));
     let shared = k.dynamic_shared::<B32>("shared", fused.map_or_else(|| spec.shared_bytes(), Fused::shared_bytes));
     let flag = k.shared::<U32>("flag", 1);
     // CTAs that have nothing to do wait, too: the end of this kernel says that those before it have ended.
@@ -122,7 +115,6 @@ pub(super) fn build(spec: Spec, fused: Option<Fused>, target: Target) -> Kernel 
     let first_split = k.div(first, SPLIT);
     let splits = k.add(k.sub(k.div(last, SPLIT), first_split), 1);
     let out = k.index_by(k.row(y, row, k.mul(heads, 4 * spec.head_dim)), first_head, 4 * spec.head_dim);
-    let codes = tiles.zip(tokens).map(|(tiles, tokens)| Codes::new(k, spec, tokens, tiles, [row, first_head, heads]));
     k.if_(k.eq(last, INACTIVE), || {
         wait();
         k.ret();
@@ -132,9 +124,6 @@ pub(super) fn build(spec: Spec, fused: Option<Fused>, target: Target) -> Kernel 
         wait();
         let mine = k.mad(k.ctaid(), THREADS, k.tid());
         k.for_(mine, spec.heads * spec.head_dim, k.mul(k.nctaid(), THREADS), |i| k.st(k.index(out, i), f32::NAN));
-        if let Some(codes) = &codes {
-            k.if_(k.eq(k.ctaid(), 0), || codes.poison(k, spec));
-        }
         k.ret();
     });
     k.if_(k.ge(k.ctaid(), splits), || {
@@ -228,7 +217,7 @@ pub(super) fn build(spec: Spec, fused: Option<Fused>, target: Target) -> Kernel 
     combine(
         &cta,
         &state,
-        &super::combine::Output { out, parts, part_sums, arrivals, row, first_head, heads, splits, flag, codes },
+        &super::combine::Output { out, parts, part_sums, arrivals, row, first_head, heads, splits, flag },
     );
     builder.finish()
 }

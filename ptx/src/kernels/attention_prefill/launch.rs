@@ -4,7 +4,7 @@ use super::block::attention_prefill;
 use crate::ir::Target;
 use crate::kernels::attention::scalars::Values;
 use crate::kernels::kv::{self, BLOCK, Batch, KvType};
-use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, bytes_of_u32};
+use crate::kernels::workload::{Arg, Noise, Workload, bytes_of_f32, bytes_of_u32};
 use crate::kernels::{Dims, Entry, ShapeError};
 
 /// Rows of a tile.
@@ -131,14 +131,7 @@ pub fn workload(
     let pairs: u64 = batch.positions.iter().map(|&p| values.seen(p)).sum();
     let cached =
         tiles.iter().filter(|t| t.rows > 0).map(|t| values.seen(t.position) + u64::from(t.rows) - 1).sum::<u64>();
-    let work = Work {
-        weight_bytes: cached * (4 * shape.kv_heads * d) as u64,
-        activation_bytes: 4 * q as u64,
-        output_bytes: 4 * q as u64,
-        float_ops: pairs * (shape.heads * (4 * d + 5)) as u64,
-        ..Work::default()
-    };
-    Ok(Workload { dims, args, work })
+    Ok(Workload { dims, args, work: values.work(batch.positions.len(), cached, pairs) })
 }
 
 /// What ships.

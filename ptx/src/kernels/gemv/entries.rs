@@ -11,27 +11,22 @@ use crate::kernels::pack::Packed;
 use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, random_rows};
 use crate::kernels::{Entry, known};
 
-/// What is added to the mean of squares.
-pub(super) const EPS: f32 = 1e-6;
 /// Buckets of tokens that ship.
 const TOKENS: [u32; 4] = [1, 2, 4, 8];
 
 /// What ships.
 pub(in crate::kernels) fn entries() -> Vec<Entry> {
     let mut entries = Vec::new();
-    let gemv = |format, tokens, epilogue| Gemv { format, tokens, epilogue, narrow: false, scaled: false };
+    let gemv = |format, tokens, epilogue| Gemv { format, tokens, epilogue, narrow: false };
     for epilogue in [Epilogue::Store, Epilogue::SwiGlu, Epilogue::ArgMax] {
         for format in Format::ALL {
             entries.extend(TOKENS.map(|tokens| entry(gemv(format, tokens, epilogue))));
         }
     }
     entries.extend(Format::ALL.map(|format| entry(gemv(format, 1, Epilogue::Store).narrow())));
-    let mma = |epilogue| mma::FORMATS.into_iter().filter_map(move |format| GemvMma::with(format, epilogue));
-    for epilogue in [Epilogue::Store, Epilogue::SwiGlu] {
-        entries.extend(mma(epilogue).map(mma_entry));
+    for gated in [false, true] {
+        entries.extend(mma::FORMATS.into_iter().filter_map(|format| GemvMma::new(format, gated)).map(mma_entry));
     }
-    // Kernels that round where values are made (`SwiGluQ8`, `SumQ8`) or scale with a norm that was put off are no faster than the launches
-    // they save, so nothing launches them, and they do not ship.
     for formats in pair::FORMATS {
         let pairs = TOKENS.into_iter().filter_map(|tokens| GemvPair::new(formats, tokens as usize));
         entries.extend(pairs.map(pair_entry));
@@ -60,12 +55,6 @@ fn mma_entry(gemv: GemvMma) -> Entry {
         name: gemv.name(),
         about: match gemv.epilogue() {
             Epilogue::SwiGlu => "gate and up matrices times eight vectors on tensor cores, and the gated activation",
-            Epilogue::SwiGluQ8 => {
-                "gate and up matrices times eight vectors on tensor cores, and the gated activation, also in 8-bit codes"
-            }
-            Epilogue::SumQ8 => {
-                "matrix times eight vectors on tensor cores, plus residual, also times a gain in 8-bit codes"
-            }
             _ => "matrix times eight vectors on tensor cores, with bias and residual if there are such",
         },
         oldest: Target::Sm80,
@@ -78,11 +67,9 @@ fn entry(gemv: Gemv) -> Entry {
     Entry {
         name: gemv.name(),
         about: match gemv.epilogue {
-            Epilogue::Store => "matrix times vectors, with bias and residual if there are such",
             Epilogue::SwiGlu => "gate and up matrices times vectors, and the gated activation",
             Epilogue::ArgMax => "matrix times vectors, and the row of the largest value",
-            Epilogue::SwiGluQ8 => "gate and up matrices times vectors, and the gated activation, also in 8-bit codes",
-            Epilogue::SumQ8 => "matrix times vectors, plus residual, also times a gain in 8-bit codes",
+            _ => "matrix times vectors, with bias and residual if there are such",
         },
         oldest: Target::Sm80,
         build: Box::new(move |target| gemv.kernel(target)),
@@ -90,51 +77,33 @@ fn entry(gemv: Gemv) -> Entry {
     }
 }
 
-/// A launch with seeded weights and activations; `gemv` says of what kind they are.
-fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> Workload {
+/// A matrix with seeded weights.
+pub(super) fn matrix(format: Format, rows: usize, columns: usize, noise: &mut Noise) -> Packed {
+    Packed::matrix(format, columns, &random_rows(format, rows, columns, noise))
+        .expect("invariant: `dims` takes whole blocks only, and random rows have the size of their format")
+}
+
+/// A launch with seeded weights and the activations that `x` makes; `last` is a parameter behind all others.
+pub(super) fn workload(
+    gemv: Gemv,
+    dims: Dims,
+    [rows, columns]: [usize; 2],
+    seed: u64,
+    x: impl FnOnce(&mut Noise) -> Vec<Arg>,
+    last: Option<Arg>,
+) -> Workload {
     let mut noise = Noise::new(seed);
-    let weights = random_rows(gemv.format, rows, columns, &mut noise);
-    let packed = Packed::matrix(gemv.format, columns, &weights)
-        .expect("invariant: `dims` takes whole blocks only, and random rows have the size of their format");
-    let tokens = gemv.tokens as usize;
-    let x = noise.floats(tokens * columns);
+    let packed = matrix(gemv.format, rows, columns, &mut noise);
+    let tokens = gemv.tokens();
     let mut args = planes(&packed);
-    let first_activation = args.len();
-    args.extend(activations(gemv.format, &x, columns));
-    if gemv.scaled {
-        args.push(squares(tokens, columns, &mut noise));
-    }
-    let activation_bytes = args[first_activation..].iter().map(Arg::bytes).sum();
+    let x = x(&mut noise);
+    let activation_bytes = x.iter().map(Arg::bytes).sum();
+    args.extend(x);
     let blocks = dims.grid[0] as usize;
     let output_bytes = match gemv.epilogue {
-        Epilogue::Store => {
-            args.extend([Arg::U64(0), Arg::U64(0), Arg::write("y", 4 * tokens * rows)]);
-            4 * tokens * rows
-        }
         Epilogue::SwiGlu => {
             args.push(Arg::write("y", 2 * tokens * rows));
             2 * tokens * rows
-        }
-        Epilogue::SwiGluQ8 => {
-            let (y, tiles) = (2 * tokens * rows, activation::bytes(rows / 2, tokens));
-            args.extend([
-                Arg::update("y", vec![0; y]),
-                Arg::write("tiles", tiles),
-                Arg::update("arrivals", vec![0; 4 * rows / 64]),
-            ]);
-            y + tiles
-        }
-        Epilogue::SumQ8 => {
-            let (y, tiles, squares) = (4 * tokens * rows, activation::bytes(rows, tokens), 4 * tokens * rows / 32);
-            args.extend([
-                Arg::U64(0),
-                Arg::update("y", vec![0; y]),
-                Arg::read("gain", bytes_of_f32(&noise.floats(rows))),
-                Arg::write("tiles", tiles),
-                Arg::write("squares", squares),
-                Arg::update("arrivals", vec![0; 4 * rows / 32]),
-            ]);
-            y + tiles + squares
         }
         Epilogue::ArgMax => {
             args.extend([
@@ -144,14 +113,21 @@ fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> W
             ]);
             4 * tokens
         }
+        Epilogue::SwiGluQ8 => {
+            let (y, tiles) = (2 * tokens * rows, activation::bytes(rows / 2, tokens));
+            args.extend([Arg::write("y", y), Arg::write("tiles", tiles)]);
+            y + tiles
+        }
+        Epilogue::Store => {
+            args.extend([Arg::U64(0), Arg::U64(0), Arg::write("y", 4 * tokens * rows)]);
+            4 * tokens * rows
+        }
     };
     args.extend([Arg::U32(rows as u32), Arg::U32(columns as u32)]);
     if gemv.epilogue == Epilogue::Store {
         args.push(Arg::U32(rows as u32));
     }
-    if gemv.scaled {
-        args.push(Arg::F32(EPS));
-    }
+    args.extend(last);
     let products = (rows * columns * tokens) as u64;
     let work = Work {
         weight_bytes: packed.bytes() as u64,
@@ -163,12 +139,6 @@ fn workload(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> W
     Workload { dims, args, work }
 }
 
-/// Seeded squares, for scaled kernels.
-pub(super) fn squares(tokens: usize, columns: usize, noise: &mut Noise) -> Arg {
-    let squares: Vec<f32> = noise.floats(tokens * columns / 32).iter().map(|x| 40.0 * x * x).collect();
-    Arg::read("squares", bytes_of_f32(&squares))
-}
-
 /// The planes of a matrix, as arguments: those that its format has.
 pub(in crate::kernels) fn planes(packed: &Packed) -> Vec<Arg> {
     [("codes", &packed.codes), ("high", &packed.high), ("scales", &packed.scales), ("supers", &packed.supers)]
@@ -178,15 +148,21 @@ pub(in crate::kernels) fn planes(packed: &Packed) -> Vec<Arg> {
         .collect()
 }
 
-/// Activations in the form that weights of a format are multiplied with, as arguments. `x`: `[tokens][columns]`.
-fn activations(format: Format, x: &[f32], columns: usize) -> Vec<Arg> {
-    match format {
-        Format::F16 => vec![Arg::read("x", bytes_of_f32(x))],
-        Format::BF16 => {
-            vec![Arg::read("x", x.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect())]
-        }
-        _ => vec![Arg::read("x", known(activation::encode(x, columns)))],
-    }
+/// Activations of `tokens` rows that follow from a seed, in the form that weights of a format are multiplied with.
+pub(super) fn activations(format: Format, tokens: usize, columns: usize, noise: &mut Noise) -> Vec<Arg> {
+    let x = noise.floats(tokens * columns);
+    let bytes = match format {
+        Format::F16 => bytes_of_f32(&x),
+        Format::BF16 => x.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
+        _ => known(activation::encode(&x, columns)),
+    };
+    vec![Arg::read("x", bytes)]
+}
+
+/// The launch of a kernel with the results of `gemv`.
+fn of_gemv(gemv: Gemv, dims: Dims, rows: usize, columns: usize, seed: u64) -> Workload {
+    let x = |noise: &mut Noise| activations(gemv.format, gemv.tokens(), columns, noise);
+    workload(gemv, dims, [rows, columns], seed, x, None)
 }
 
 impl Gemv {
@@ -195,7 +171,7 @@ impl Gemv {
     /// # Errors
     /// As [`dims`](Self::dims).
     pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Result<Workload, ShapeError> {
-        Ok(workload(*self, self.dims(rows, columns, 1, 1)?, rows, columns, seed))
+        Ok(of_gemv(*self, self.dims(rows, columns, 1, 1)?, rows, columns, seed))
     }
 }
 
@@ -205,13 +181,8 @@ impl GemvMma {
     /// # Errors
     /// As [`dims`](Self::dims).
     pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Result<Workload, ShapeError> {
-        let gemv = Gemv {
-            format: self.format(),
-            tokens: MAX_TOKENS,
-            epilogue: self.epilogue(),
-            narrow: false,
-            scaled: self.is_scaled(),
-        };
-        Ok(workload(gemv, self.dims(rows, columns, 1)?, rows, columns, seed))
+        let (format, epilogue) = (self.format(), self.epilogue());
+        let gemv = Gemv { format, tokens: MAX_TOKENS, epilogue, narrow: false };
+        Ok(of_gemv(gemv, self.dims(rows, columns, 1)?, rows, columns, seed))
     }
 }

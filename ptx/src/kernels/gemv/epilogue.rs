@@ -1,7 +1,6 @@
 //! What becomes of the sums: stores, the gated activation, the largest of all.
 
 use super::reduce::Reduced;
-use super::round::Round;
 use super::{Epilogue, Gemv, PLAIN, Shape, WARPS};
 use crate::build::{F32, KernelBuilder, Pred, Ptr, Reg, SharedSpace, U32};
 use crate::ir::Access;
@@ -13,7 +12,6 @@ use crate::kernels::elementwise::Activation;
 pub(super) enum Sink {
     Store(Store),
     ArgMax(ArgMax),
-    Round(Round),
 }
 
 pub(super) struct Store {
@@ -39,9 +37,8 @@ pub(super) struct ArgMax {
 impl Sink {
     pub(super) fn params(k: &KernelBuilder, gemv: Gemv) -> Self {
         match gemv.epilogue {
-            Epilogue::Store | Epilogue::SwiGlu => Self::Store(Store::params(k, gemv.tokens, gemv.epilogue)),
-            Epilogue::SwiGluQ8 | Epilogue::SumQ8 => Self::Round(Round::params(k, gemv.tokens, gemv.epilogue)),
             Epilogue::ArgMax => Self::ArgMax(ArgMax::params(k, gemv.tokens, WARPS)),
+            epilogue => Self::Store(Store::params(k, gemv.tokens, epilogue)),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # Shapes and buffers
 //! Those of [`gemv`](super) for chunks of 8 tokens, with columns in multiples of 256: `W` in planes of Q4_K, Q4_0 or Q8_0, `x` in the tiles of
-//! [`activation`], and all epilogues but `ArgMax`.
+//! [`activation`], and the epilogues `Store` and `SwiGlu`.
 //!
 //! # Who does what
 //! A block of eight warps takes 32 rows, and goes over the columns in groups of 32 blocks. Asynchronous copies bring the codes of
@@ -20,11 +20,9 @@
 //! Bandwidth: 50 instructions per mma of Q4_K, two of which stand for a load of 512 bytes of codes, of 124 issue slots (with dp4a: 148,
 //! and 128 cycles of its unit). One block has 45 to 60 KiB under way.
 
-use super::epilogue::{Owner, Sink, Store};
-use super::round::Round;
-use super::scale::Squares;
+use super::epilogue::{Owner, Store};
 use super::weights::MIN_UNIT;
-use super::{Epilogue, MAX_TOKENS, Shape, TILE, about_scale, scaled_name};
+use super::{Epilogue, MAX_TOKENS, Shape, TILE};
 use crate::build::{B32, F16, F16x2, F32, KernelBuilder, Ptr, Reg, S32, SharedSpace, U32, Var};
 use crate::ir::{Access, Kernel, Signedness, Target, Threads};
 use crate::kernels::activation;
@@ -45,7 +43,6 @@ const ROW_SCALES: u32 = 64;
 pub struct GemvMma {
     format: Format,
     epilogue: Epilogue,
-    scaled: bool,
 }
 
 /// Formats that there are kernels for.
@@ -55,24 +52,14 @@ impl GemvMma {
     /// The kernel for weights of one of [`FORMATS`]; there is none for others. If it is `gated`, rows are gate and up in turn, and the result is
     /// `silu(gate) · up`.
     pub fn new(format: Format, gated: bool) -> Option<Self> {
-        Self::with(format, if gated { Epilogue::SwiGlu } else { Epilogue::Store })
+        let epilogue = if gated { Epilogue::SwiGlu } else { Epilogue::Store };
+        FORMATS.contains(&format).then_some(Self { format, epilogue })
     }
 
-    /// The same with any epilogue but [`Epilogue::ArgMax`], of which there is none.
-    pub fn with(format: Format, epilogue: Epilogue) -> Option<Self> {
-        (FORMATS.contains(&format) && epilogue != Epilogue::ArgMax).then_some(Self { format, epilogue, scaled: false })
-    }
-
-    /// The variant for activations whose norm was put off: see [`Gemv::scaled`](super::Gemv::scaled).
-    #[must_use]
-    pub fn scaled(self) -> Self {
-        Self { scaled: self.epilogue.scales(), ..self }
-    }
-
-    /// Name of the kernel: `gemv_mma_q4_k_b8`, `gemv_mma_swiglu_q4_k_b8`, `gemv_mma_q4_k_b8_scaled`.
+    /// Name of the kernel: `gemv_mma_q4_k_b8`, `gemv_mma_swiglu_q4_k_b8`.
     pub fn name(&self) -> String {
         let (epilogue, format) = (self.epilogue.name(), self.format.name());
-        format!("gemv_mma_{epilogue}{format}_b{MAX_TOKENS}{}", scaled_name(self.scaled))
+        format!("gemv_mma_{epilogue}{format}_b{MAX_TOKENS}")
     }
 
     /// Format of the weights.
@@ -83,11 +70,6 @@ impl GemvMma {
     /// The epilogue.
     pub fn epilogue(&self) -> Epilogue {
         self.epilogue
-    }
-
-    /// Whether it is the variant for a norm that was put off.
-    pub fn is_scaled(&self) -> bool {
-        self.scaled
     }
 
     /// Bytes of codes per row and group.
@@ -107,8 +89,8 @@ impl GemvMma {
     /// The launch, for `chunks` times eight tokens.
     ///
     /// # Errors
-    /// [`ShapeError`] unless `columns` are a multiple of 256, there are at most 2^24 rows (an even number of them if they are gated, a multiple
-    /// of 64 for [`Epilogue::SwiGluQ8`] and of 32 for [`Epilogue::SumQ8`]), and 1 to [`MAX_CHUNKS`](super::MAX_CHUNKS) chunks.
+    /// [`ShapeError`] unless `columns` are a multiple of 256, there are at most 2^24 rows (an even number of them if they are gated),
+    /// and 1 to [`MAX_CHUNKS`](super::MAX_CHUNKS) chunks.
     pub fn dims(&self, rows: usize, columns: usize, chunks: usize) -> Result<Dims, ShapeError> {
         let name = self.name();
         let rows = ShapeError::check(&name, "rows", rows, self.epilogue.row_multiple() as usize, 1 << 24)?;
@@ -122,24 +104,17 @@ impl GemvMma {
     pub fn kernel(&self, target: Target) -> Kernel {
         let k = KernelBuilder::new(&self.name());
         k.about(&format!(
-            "{}, W in {} planes, {MAX_TOKENS} tokens, by mma of 8-bit integers{}.\n\
+            "{}, W in {} planes, {MAX_TOKENS} tokens, by mma of 8-bit integers.\n\
              A block takes {ROWS} rows; a warp 16 of them, and every fourth block of columns.",
             self.epilogue.formula(),
             self.format.name(),
-            about_scale(self.scaled),
         ));
         k.threads(Threads::Exactly([32 * WARPS, 1, 1]));
         let codes = k.param_ptr::<B32>("codes", Access::Read, 16);
         let scales = k.param_ptr::<B32>("scales", Access::Read, 16);
         let x = k.param_ptr::<B32>("x", Access::Read, 16);
-        let squares = self.scaled.then(|| Squares::params(&k, MAX_TOKENS));
-        let sink = if self.epilogue.rounds() {
-            Sink::Round(Round::params(&k, MAX_TOKENS, self.epilogue))
-        } else {
-            Sink::Store(Store::params(&k, MAX_TOKENS, self.epilogue))
-        };
+        let store = Store::params(&k, MAX_TOKENS, self.epilogue);
         let shape = Shape::params(&k, self.epilogue, 256);
-        let scale = squares.map(|squares| squares.scale(&k));
         let x = shape.tiles_of_chunk(&k, x, MAX_TOKENS);
         let ring = k.dynamic_shared::<B32>("ring", self.stages() * self.stage_bytes());
         let decoded = (self.format == Format::Q4_K).then(|| k.shared::<F32>("decoded", 2 * ROWS * BLOCKS));
@@ -167,7 +142,6 @@ impl GemvMma {
         }
 
         // While the first copies are under way.
-        let roots = scale.map(|scale| scale.of_block(&k, &shape));
         let acc: [[Var<F32>; 4]; 8] = std::array::from_fn(|_| std::array::from_fn(|_| k.var(0.0)));
         let warp = Warp::new(&k, *self);
         let bytes = self.stages() * self.stage_bytes();
@@ -218,14 +192,9 @@ impl GemvMma {
         let row_in_half = k.mad(k.shr(i, 1), 8, k.shr(k.laneid(), 2));
         let row = k.add(first_row, k.mad(half, 16, row_in_half));
         let token = k.mad(k.and(k.laneid(), 3), 2, k.and(i, 1));
-        let sum = roots.map_or(sum, |roots| k.mul(sum, k.ld(k.index(roots, token))));
         // Rows next to each other are four lanes apart.
         let owner = Owner { row, token, owns: k.lt(row, shape.rows) };
-        match sink {
-            Sink::Round(round) => round.of_lane(&k, &owner, &shape, sum, 4, ROWS),
-            Sink::Store(store) => store.write(&k, &owner, &shape, sum, 4),
-            Sink::ArgMax(_) => {}
-        }
+        store.write(&k, &owner, &shape, sum, 4);
         k.finish()
     }
 }

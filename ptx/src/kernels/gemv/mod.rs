@@ -11,11 +11,7 @@
 //! | `Store` | `y`: `[chunks · T][stride]` f32, `rows` of each are written, plus `bias` (`[rows]`) and `residual` (as `y`) where these are not null; `y` may be `residual` |
 //! | `SwiGlu` | `y`: `[chunks · T][rows / 2]` f32, `silu(gate) · up`: rows of `W` are gate and up in turn ([`Packed::gated`](super::pack::Packed::gated)) |
 //! | `ArgMax` | `tokens`: `[T]` u32, the row of the largest value, the first of equals; [`NO_TOKEN`](super::argmax::NO_TOKEN) if all are NaN. One chunk |
-//! | `SwiGluQ8` | `y` as of `SwiGlu`, and `tiles`: the tiles of [`activation`] of `y`, for chunks of `T` tokens and `rows / 2` columns. `arrivals`: `[chunks][rows / 64]` u32, zero before the launch and after it |
-//! | `SumQ8` | `y`: `[chunks · T][rows]` f32, plus `residual` (as `y`, which it is not) where that is not null; `tiles` of `y · gain` (`[rows]`); `squares`: `[chunks · T][rows / 32]` f32, the sum of `y²` of each block; `arrivals`: `[chunks][rows / 32]`, as above |
-//!
-//! Activations may be those of a norm without its division: a [`scaled`](Gemv::scaled) kernel takes the `squares` of its blocks behind
-//! them and `eps` at the end, and divides the sums by the root, before anything is added.
+//! | `SwiGluQ8` | of [`stream`] only: `y` as of `SwiGlu`, and `tiles`: the tiles of [`activation`] of `y`, for `T` tokens and `rows / 2` columns |
 //!
 //! `stride` is at least `rows`; where it is more, several matrices write one buffer.
 //!
@@ -43,8 +39,6 @@ mod float;
 pub mod mma;
 pub mod pair;
 mod reduce;
-mod round;
-mod scale;
 pub mod stream;
 mod weights;
 
@@ -54,8 +48,8 @@ use super::launch::{Dims, ShapeError};
 use crate::build::{B32, F32, KernelBuilder, LoadOptions, Pred, Ptr, Reg, U32, Var};
 use crate::ir::{Access, Cache, Kernel, Target, Threads};
 use epilogue::Sink;
-use scale::Squares;
-use weights::{Activation, Lane, Moving, Planes};
+use reduce::Reduced;
+use weights::{Activation, Lane, Moving, Planes, Raw};
 
 pub(super) use entries::{entries, planes};
 
@@ -85,30 +79,23 @@ pub enum Epilogue {
     SwiGlu,
     /// Only the row of the largest is kept.
     ArgMax,
-    /// Pairs of them become `silu(gate) · up`, which is stored and rounded to tiles.
+    /// Pairs of them become `silu(gate) · up`, which is stored and rounded to tiles: of [`stream`] only.
     SwiGluQ8,
-    /// They are stored, with a residual if there is one, and rounded to tiles, times a gain, for a norm that is put off.
-    SumQ8,
 }
 
 impl Epilogue {
     /// What the number of rows is a multiple of: gate and up, blocks that are rounded.
     fn row_multiple(self) -> u32 {
-        self.rows_per_output() * if self.rounds() { round::BLOCK } else { 1 }
-    }
-
-    fn rows_per_output(self) -> u32 {
-        if matches!(self, Self::SwiGlu | Self::SwiGluQ8) { 2 } else { 1 }
+        match self {
+            Self::Store | Self::ArgMax => 1,
+            Self::SwiGlu => 2,
+            Self::SwiGluQ8 => stream::BLOCK_ROWS,
+        }
     }
 
     /// Whether results are rounded, too.
     fn rounds(self) -> bool {
-        matches!(self, Self::SwiGluQ8 | Self::SumQ8)
-    }
-
-    /// Whether sums may be scaled for a norm that was put off.
-    fn scales(self) -> bool {
-        matches!(self, Self::Store | Self::SwiGluQ8)
+        self == Self::SwiGluQ8
     }
 
     /// As part of the name of a kernel.
@@ -118,7 +105,6 @@ impl Epilogue {
             Self::SwiGlu => "swiglu_",
             Self::ArgMax => "argmax_",
             Self::SwiGluQ8 => "swiglu_q8_",
-            Self::SumQ8 => "sum_q8_",
         }
     }
 
@@ -129,7 +115,6 @@ impl Epilogue {
             Self::SwiGlu => "y = silu(gate x) * (up x), rows of gate and up in turn",
             Self::ArgMax => "tokens = argmax(W x)",
             Self::SwiGluQ8 => "y = silu(gate x) * (up x), rows of gate and up in turn, and y in 8-bit codes",
-            Self::SumQ8 => "y = W x (+ residual), its squares, and y * gain in 8-bit codes",
         }
     }
 
@@ -146,7 +131,6 @@ pub struct Gemv {
     tokens: u32,
     epilogue: Epilogue,
     narrow: bool,
-    scaled: bool,
 }
 
 /// What is the same for all parts of a kernel.
@@ -173,48 +157,36 @@ impl Shape {
     }
 }
 
-/// As part of the name of a kernel.
-fn scaled_name(scaled: bool) -> &'static str {
-    if scaled { "_scaled" } else { "" }
-}
-
 /// The rows of a warp; the last one of the matrix where there are fewer.
 fn rows_at(k: &KernelBuilder, first: Reg<U32>, per_warp: u32, shape: &Shape) -> Vec<Reg<U32>> {
     let last = k.sub(shape.rows, 1);
     (0..per_warp).map(|r| k.min(k.add(first, r), last)).collect()
 }
 
-/// As part of what is said of a kernel.
-fn about_scale(scaled: bool) -> &'static str {
-    if scaled { ", W x times 1 / sqrt(mean of squares + eps)" } else { "" }
-}
-
 impl Gemv {
     /// The kernel for weights of a format and a bucket of tokens.
     ///
     /// # Errors
-    /// [`ShapeError`] unless there are 1 to [`MAX_TOKENS`] tokens.
+    /// [`ShapeError`] unless there are 1 to [`MAX_TOKENS`] tokens, and for [`Epilogue::SwiGluQ8`], which is of [`stream`] only.
     pub fn new(format: Format, tokens: usize, epilogue: Epilogue) -> Result<Self, ShapeError> {
-        let tokens = ShapeError::check(&format!("gemv_{}", format.name()), "tokens", tokens, 1, MAX_TOKENS)?;
-        Ok(Self { format, tokens, epilogue, narrow: false, scaled: false })
+        let name = format!("gemv_{}", format.name());
+        if epilogue.rounds() {
+            let (what, expected) = ("tokens", "0, as only `gemv_stream` rounds results".to_owned());
+            return Err(ShapeError { kernel: name, what, expected, found: tokens as u64 });
+        }
+        let tokens = ShapeError::check(&name, "tokens", tokens, 1, MAX_TOKENS)?;
+        Ok(Self { format, tokens, epilogue, narrow: false })
     }
 
     /// The variant for matrices of few rows: one row per warp and eight loads under way, with the same bits. There is one for one token
-    /// and [`Epilogue::Store`] or an epilogue that rounds; other kernels stay as they are.
+    /// and [`Epilogue::Store`]; other kernels stay as they are.
     #[must_use]
     pub fn narrow(self) -> Self {
         Self { narrow: self.has_narrow(), ..self }
     }
 
-    /// The variant for activations whose norm was put off, of [`Epilogue::Store`] and [`Epilogue::SwiGluQ8`] for quantised weights; other
-    /// kernels stay as they are. [`Epilogue::ArgMax`] needs none: a positive factor changes no order.
-    #[must_use]
-    pub fn scaled(self) -> Self {
-        Self { scaled: !self.format.is_float() && self.epilogue.scales(), ..self }
-    }
-
     fn has_narrow(self) -> bool {
-        self.tokens == 1 && (self.epilogue == Epilogue::Store || self.epilogue.rounds())
+        self.tokens == 1 && self.epilogue == Epilogue::Store
     }
 
     /// Whether there is a [`narrow`](Self::narrow) variant and it is the better one: two rows a warp would give each of `processors`
@@ -239,11 +211,10 @@ impl Gemv {
         self.epilogue
     }
 
-    /// Name of the kernel: `gemv_q4_k_b1`, `gemv_swiglu_q4_k_b1`, `gemv_argmax_q6_k_b1`, `gemv_q4_k_b1_scaled_r1` (scaled, narrow).
+    /// Name of the kernel: `gemv_q4_k_b1`, `gemv_swiglu_q4_k_b1`, `gemv_argmax_q6_k_b1`, `gemv_q4_k_b1_r1` (narrow).
     pub fn name(&self) -> String {
-        let epilogue = self.epilogue.name();
-        let (scaled, narrow) = (scaled_name(self.scaled), if self.narrow { "_r1" } else { "" });
-        format!("gemv_{epilogue}{}_b{}{scaled}{narrow}", self.format.name(), self.tokens)
+        let (epilogue, narrow) = (self.epilogue.name(), if self.narrow { "_r1" } else { "" });
+        format!("gemv_{epilogue}{}_b{}{narrow}", self.format.name(), self.tokens)
     }
 
     /// Rows per warp. Activations of F16 are wide: with many tokens, only four rows pay for loading them.
@@ -275,7 +246,7 @@ impl Gemv {
     ///
     /// # Errors
     /// [`ShapeError`] unless `columns` are whole blocks of the format, there are at most 2^24 rows (an even number of them for
-    /// [`Epilogue::SwiGlu`], a multiple of 64 for [`Epilogue::SwiGluQ8`] and of 32 for [`Epilogue::SumQ8`]), and 1 to [`MAX_CHUNKS`] chunks (one of [`Epilogue::ArgMax`]).
+    /// [`Epilogue::SwiGlu`]), and 1 to [`MAX_CHUNKS`] chunks (one of [`Epilogue::ArgMax`]).
     pub fn dims(&self, rows: usize, columns: usize, chunks: usize, processors: u32) -> Result<Dims, ShapeError> {
         let name = self.name();
         let rows = ShapeError::check(&name, "rows", rows, self.epilogue.row_multiple() as usize, 1 << 24)?;
@@ -296,55 +267,51 @@ impl Gemv {
         k.threads(Threads::Exactly([32 * WARPS, 1, 1]));
         k.min_blocks(self.min_blocks());
         let matrix = Matrix::params(&k, *self);
-        let squares = self.scaled.then(|| Squares::params(&k, self.tokens));
         let sink = Sink::params(&k, *self);
         let shape = Shape::params(&k, self.epilogue, self.format.column_multiple() as u32);
-        let mut scale = squares.map(|squares| squares.scale(&k));
         let matrix = if self.epilogue == Epilogue::ArgMax { matrix } else { matrix.of_chunk(&k, &shape) };
 
         let per_warp = self.rows_per_warp();
         let first = k.mul(k.mad(k.ctaid(), WARPS, k.warp()), per_warp);
-        let rows_at = |first: Reg<U32>| rows_at(&k, first, per_warp, &shape);
-        if target >= Target::Sm90 {
-            k.comment("weights do not depend on the kernel before; activations do");
-            for row in rows_at(k.min(first, k.sub(shape.rows, 1))) {
-                matrix.prefetch(&k, row, &shape);
-            }
-            k.wait_for_dependencies();
-            k.launch_dependents();
-        }
-        if let Some(scale) = &mut scale {
-            scale.begin(&k, &shape);
-        }
-        let sums = |first: Reg<U32>| {
-            let acc: Vec<Var<F32>> = (0..self.tokens * per_warp).map(|_| k.var(0.0)).collect();
-            matrix.multiply(&k, &rows_at(first), &shape, &acc);
-            let reduced = reduce::over_lanes(&k, acc.iter().map(|a| a.get()).collect());
-            match &scale {
-                Some(scale) => reduced.scaled(&k, scale.of_warp(&k, &shape)),
-                None => reduced,
-            }
-        };
+        self.wait(&k, target, &matrix, first, &shape);
+        let sums = |first: Reg<U32>| self.sums(&k, &matrix, first, &shape);
         match sink {
             Sink::ArgMax(sink) => sink.largest(&k, *self, first, &shape, sums),
             Sink::Store(sink) => {
                 k.return_if(k.ge(first, shape.rows));
                 sink.store(&k, *self, first, &shape, &sums(first));
             }
-            // Rows are whole blocks, so every warp has some.
-            Sink::Round(sink) => sink.of_warp(&k, *self, first, &shape, &sums(first)),
         }
         k.finish()
     }
 
+    /// Waits for the kernel that makes the activations, and fetches the beginnings of a warp's rows meanwhile.
+    fn wait(self, k: &KernelBuilder, target: Target, matrix: &Matrix, first: Reg<U32>, shape: &Shape) {
+        if target >= Target::Sm90 {
+            k.comment("weights do not depend on the kernel before; activations do");
+            for row in rows_at(k, k.min(first, k.sub(shape.rows, 1)), self.rows_per_warp(), shape) {
+                matrix.prefetch(k, row, shape);
+            }
+            k.wait_for_dependencies();
+            k.launch_dependents();
+        }
+    }
+
+    /// The products of a warp's rows, from `first` on, with all tokens.
+    fn sums(self, k: &KernelBuilder, matrix: &Matrix, first: Reg<U32>, shape: &Shape) -> Reduced {
+        let per_warp = self.rows_per_warp();
+        let acc: Vec<Var<F32>> = (0..self.tokens * per_warp).map(|_| k.var(0.0)).collect();
+        matrix.multiply(k, &rows_at(k, first, per_warp, shape), shape, &acc);
+        reduce::over_lanes(k, acc.iter().map(|a| a.get()).collect())
+    }
+
     fn about(self) -> String {
-        let Self { format, tokens, epilogue, scaled, .. } = self;
+        let Self { format, tokens, epilogue, .. } = self;
         format!(
-            "{}, W in {} planes, {tokens} token(s){}.\n\
+            "{}, W in {} planes, {tokens} token(s).\n\
              A warp takes {}, a lane every 32nd block of 16 bytes of {}.",
             epilogue.formula(),
             format.name(),
-            about_scale(scaled),
             if self.narrow { "a row".to_owned() } else { format!("{} rows", self.rows_per_warp()) },
             if self.narrow { "it" } else { "them" },
         )
@@ -443,18 +410,30 @@ impl Quantised {
         &self,
         k: &KernelBuilder,
         lane: Lane,
-        raw: &[weights::Raw],
+        raw: &[Raw],
         x: Ptr<B32>,
         inside: Option<Reg<Pred>>,
         acc: &[Var<F32>],
     ) {
-        let format = self.gemv.format;
-        let blocks: Vec<_> = raw.iter().map(|&raw| self.planes.block(k, lane, raw, self.gemv.tokens == 1)).collect();
-        for (t, acc) in acc.chunks(blocks.len()).enumerate() {
-            let x = Activation::load(k, format, x.offset(TILE as i32 * t as i32));
-            for (block, acc) in blocks.iter().zip(acc) {
-                block.dot(k, format, &x, *acc, inside);
-            }
+        let x = |token: u32| Activation::load(k, self.gemv.format, x.offset((TILE * token) as i32));
+        multiply_blocks(k, self.gemv, (&self.planes, lane, raw), x, inside, acc);
+    }
+}
+
+/// Adds the products of a block of each row, as it was loaded, with all tokens, whose activations `x` loads.
+fn multiply_blocks(
+    k: &KernelBuilder,
+    Gemv { format, tokens, .. }: Gemv,
+    (planes, lane, raw): (&Planes, Lane, &[Raw]),
+    x: impl Fn(u32) -> Activation,
+    inside: Option<Reg<Pred>>,
+    acc: &[Var<F32>],
+) {
+    let blocks: Vec<_> = raw.iter().map(|&raw| planes.block(k, lane, raw, tokens == 1)).collect();
+    for (token, acc) in (0..).zip(acc.chunks(blocks.len())) {
+        let x = x(token);
+        for (block, acc) in blocks.iter().zip(acc) {
+            block.dot(k, format, &x, *acc, inside);
         }
     }
 }

@@ -12,13 +12,6 @@ pub(super) struct Reduced {
     pub(super) copies: u32,
 }
 
-impl Reduced {
-    /// The sum times a factor that each lane has.
-    pub(super) fn scaled(self, k: &KernelBuilder, factor: Reg<F32>) -> Self {
-        Self { sum: k.mul(self.sum, factor), ..self }
-    }
-}
-
 /// Sums each of up to 32 values over the 32 lanes. In every step a lane gives away half of its values and takes the other half of its
 /// partner, so there are about as many shuffles as values rather than five times as many.
 ///

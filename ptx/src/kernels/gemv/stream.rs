@@ -1,4 +1,4 @@
-//! Matrix times 1 to 4 vectors of f32, which every block rounds for itself: no kernel in between.
+//! Matrix times one or two vectors of f32, which every block rounds for itself: no kernel in between.
 //!
 //! # Shapes and buffers
 //! As of [`gemv`](super) with quantised weights, one chunk of `T` tokens, but `x` is `[T][columns]` f32. With [`Source::Norm`], `gain` (`[columns]` f32) is behind
@@ -7,16 +7,16 @@
 //! Results are those of [`quantize_q8`](crate::kernels::quantize) or [`rms_norm_q8`](crate::kernels::norm) and then of the kernel of [`gemv`](super), bit for bit.
 //! [`pair`] has two matrices of different formats in one launch.
 //!
-//! [`Epilogue::SwiGluQ8`] is for one or two tokens and has no `arrivals`: parameters are `y` and `tiles` only, and rows are a multiple of 64.
+//! With [`Epilogue::SwiGluQ8`], rows are a multiple of 64.
 //!
 //! # Who does what
-//! As many blocks of eight warps as are resident together. Each encodes all activations into shared memory; then its warps take `R` rows
-//! at a time (2, or 1 of a [`narrow`](GemvStream::narrow) kernel) in steps of the whole grid, lanes as in [`gemv`](super).
+//! As many blocks of eight warps as are resident together. Each encodes all activations into shared memory; then its warps take two rows
+//! at a time in steps of the whole grid, lanes as in [`gemv`](super).
 //!
 //! With [`Epilogue::SwiGluQ8`], a block takes 64 consecutive rows at a time, which are 32 outputs, a warp 8 of them in four steps; its
 //! first warp rounds them behind a barrier. So there are at most `rows / 64` blocks, and no counters.
 //!
-//! The first step of a warp's rows (4 loads of 16 bytes a lane, 8 of a narrow kernel) is loaded before the kernel waits for the one that makes
+//! The first step of a warp's rows (4 loads of 16 bytes a lane) is loaded before the kernel waits for the one that makes
 //! `x`, and of the next rows before the lanes' sums of the present ones are added up. Before it waits, a warp also prefetches its first two groups of
 //! rows, and the gain.
 //!
@@ -33,7 +33,7 @@ mod tiles;
 use super::epilogue::{ArgMax, Store};
 use super::reduce::{self, Reduced};
 use super::weights::{Lane, Planes, Raw};
-use super::{Epilogue, Gemv, Shape, rows_at, steps_from};
+use super::{Epilogue, Gemv, Shape, multiply_blocks, rows_at, steps_from};
 use crate::build::{B32, F32, KernelBuilder, Pred, Ptr, Reg, SharedSpace, U32, Var};
 use crate::ir::{Cache, Kernel, Target, Threads};
 use crate::kernels::activation;
@@ -44,15 +44,14 @@ use blocks::Blocks;
 use held::Held;
 use tiles::Tiles;
 
+pub(super) use blocks::ROWS as BLOCK_ROWS;
 pub(super) use entries::entries;
 
 /// Warps of a block.
 pub const WARPS: u32 = 8;
 const THREADS: u32 = 32 * WARPS;
 /// Tokens of a launch.
-pub const TOKENS: [u32; 3] = [1, 2, 4];
-/// Most tokens of a kernel that rounds its results.
-const ROUNDED_TOKENS: u32 = 2;
+pub const TOKENS: [u32; 2] = [1, 2];
 /// Most bytes of activations in a block, which all architectures have.
 const MAX_SHARED: u32 = 96 << 10;
 /// Shared memory of a multiprocessor (of sm_90 and sm_100), and what a block takes of it besides its activations.
@@ -121,28 +120,11 @@ fn resident(min_blocks: u32, shared: u32) -> u32 {
 }
 
 impl GemvStream {
-    /// The kernel for weights of a quantised format and one of [`TOKENS`]; there is none for others, nor for
-    /// [`Epilogue::SumQ8`], nor for [`Epilogue::SwiGluQ8`] and more than two tokens.
+    /// The kernel for weights of a quantised format and one of [`TOKENS`]; there is none for others.
     pub fn new(format: Format, tokens: usize, epilogue: Epilogue, source: Source) -> Option<Self> {
         let tokens = u32::try_from(tokens).ok().filter(|tokens| TOKENS.contains(tokens))?;
-        let known = match epilogue {
-            Epilogue::SumQ8 => false,
-            Epilogue::SwiGluQ8 => tokens <= ROUNDED_TOKENS,
-            _ => true,
-        };
-        let gemv = Gemv { format, tokens, epilogue, narrow: false, scaled: false };
-        (known && !format.is_float()).then_some(Self { gemv, source })
-    }
-
-    /// The variant for matrices of few rows: see [`Gemv::narrow`]; there is none here that rounds.
-    #[must_use]
-    pub fn narrow(self) -> Self {
-        if self.gemv.epilogue.rounds() { self } else { Self { gemv: self.gemv.narrow(), ..self } }
-    }
-
-    /// Whether there is a [`narrow`](Self::narrow) variant and it is the better one: see [`Gemv::prefers_narrow`].
-    pub fn prefers_narrow(self, rows: usize, processors: u32) -> bool {
-        !self.gemv.epilogue.rounds() && self.gemv.prefers_narrow(rows, processors)
+        let gemv = Gemv { format, tokens, epilogue, narrow: false };
+        (!format.is_float()).then_some(Self { gemv, source })
     }
 
     /// Whether activations of so many columns fit a block.
@@ -170,11 +152,10 @@ impl GemvStream {
         self.source
     }
 
-    /// Name of the kernel: `gemv_stream_q4_k_b1`, `gemv_stream_swiglu_q4_k_b1_norm`, `gemv_stream_q4_k_b1_norm_r1` (narrow).
+    /// Name of the kernel: `gemv_stream_q4_k_b1`, `gemv_stream_swiglu_q4_k_b1_norm`.
     pub fn name(&self) -> String {
-        let Gemv { format, tokens, epilogue, narrow, .. } = self.gemv;
-        let (epilogue, source, narrow) = (epilogue.name(), self.source.name(), if narrow { "_r1" } else { "" });
-        format!("gemv_stream_{epilogue}{}_b{tokens}{source}{narrow}", format.name())
+        let Gemv { format, tokens, epilogue, .. } = self.gemv;
+        format!("gemv_stream_{}{}_b{tokens}{}", epilogue.name(), format.name(), self.source.name())
     }
 
     /// The launch. `processors` is the number of multiprocessors.
@@ -240,7 +221,7 @@ fn run_of_rows(gemv: Gemv) -> u32 {
 /// Blocks per multiprocessor that registers leave room for.
 fn min_blocks(gemv: Gemv) -> u32 {
     match gemv.tokens {
-        1 if !gemv.narrow && matches!(gemv.format, Format::Q4_0 | Format::Q4_1 | Format::Q4_K) => 3,
+        1 if matches!(gemv.format, Format::Q4_0 | Format::Q4_1 | Format::Q4_K) => 3,
         _ => 2,
     }
 }
@@ -324,7 +305,7 @@ impl Stream<'_> {
             || k.lt(first, rows),
             || {
                 let acc: Vec<Var<F32>> = (0..self.gemv.tokens * per_warp).map(|_| k.var(0.0)).collect();
-                self.each_chunk(&constants, 0, &|c| {
+                self.each_chunk(&constants, |c| {
                     let raw: Vec<Raw> = held[c].iter().map(Held::get).collect();
                     self.chunk(constants.lane, &raw, self.x_of_chunk(constants.x, c), &acc);
                 });
@@ -355,22 +336,17 @@ impl Stream<'_> {
         rows.into_iter().map(|row| constants.planes.row(self.k, row, constants.blocks)).collect()
     }
 
-    /// Runs `body` for the chunks of the first step from `from` on, in the lanes that have a block there.
-    fn each_chunk(&self, constants: &Constants, from: usize, body: &dyn Fn(usize)) {
-        let (k, chunks) = (self.k, self.chunks() as usize);
-        let to = (2 * from).max(2).min(chunks);
-        for c in from..to {
-            k.if_(constants.inside[c], || body(c));
-        }
-        if to < chunks {
-            k.if_(k.gt(constants.blocks, 32 * to as u32), || self.each_chunk(constants, to, body));
+    /// Runs `body` for the chunks of the first step, in the lanes that have a block there.
+    fn each_chunk(&self, constants: &Constants, body: impl Fn(usize)) {
+        for (c, inside) in constants.inside.iter().enumerate() {
+            self.k.if_(*inside, || body(c));
         }
     }
 
     /// Begins to load the first step of the rows from `first` on.
     fn load_first(&self, constants: &Constants, first: Reg<U32>, held: &[Vec<Held>]) {
         let rows = self.rows(constants, first);
-        self.each_chunk(constants, 0, &|c| {
+        self.each_chunk(constants, |c| {
             for (row, held) in rows.iter().zip(&held[c]) {
                 held.set(self.k, row.load(self.k, c as i32));
             }
@@ -418,13 +394,7 @@ impl Stream<'_> {
 
     /// Adds the products of a block of each row with all tokens.
     fn chunk(&self, lane: Lane, raw: &[Raw], x: Ptr<B32, SharedSpace>, acc: &[Var<F32>]) {
-        let (k, Gemv { format, tokens, .. }) = (self.k, self.gemv);
-        let blocks: Vec<_> = raw.iter().map(|&raw| self.planes.block(k, lane, raw, tokens == 1)).collect();
-        for (t, acc) in (0..).zip(acc.chunks(blocks.len())) {
-            let x = Tiles::activation(k, format, x, t);
-            for (block, acc) in blocks.iter().zip(acc) {
-                block.dot(k, format, &x, *acc, None);
-            }
-        }
+        let x = |token: u32| Tiles::activation(self.k, self.gemv.format, x, token);
+        multiply_blocks(self.k, self.gemv, (&self.planes, lane, raw), x, None, acc);
     }
 }

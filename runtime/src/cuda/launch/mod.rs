@@ -497,8 +497,8 @@ impl Launcher<'_> {
             return self.launch(&kernel.kernel(), |t| attention::attention(kernel, t), dims, args);
         };
         args.push(n(f.pairs));
-        let kernel = attention::Fused { spec: kernel, style: f.style, codes: false };
-        let dims = kernel.dims(shape, f.pairs, chunks.size)?;
+        let kernel = attention::Fused { spec: kernel, style: f.style };
+        let dims = kernel.dims(shape, f.pairs)?;
         self.launch(&kernel.kernel(), |t| attention::attention_fused(kernel, t), dims, args)
     }
 }

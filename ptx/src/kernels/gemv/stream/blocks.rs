@@ -6,7 +6,6 @@
 
 use super::super::epilogue::Owner;
 use super::super::reduce::Reduced;
-use super::super::round::BLOCK;
 use super::super::{Gemv, Shape};
 use super::WARPS;
 use crate::build::{B32, F32, KernelBuilder, Ptr, Reg, SharedSpace, U32, Var};
@@ -14,8 +13,10 @@ use crate::ir::Access;
 use crate::kernels::elementwise::Activation;
 use crate::kernels::q8;
 
+/// Outputs of a block.
+const BLOCK: u32 = 32;
 /// Rows of a block: gate and up in turn.
-pub(super) const ROWS: u32 = 2 * BLOCK;
+pub(in super::super) const ROWS: u32 = 2 * BLOCK;
 /// Consecutive rows that a warp takes of a block.
 pub(super) const WARP_ROWS: u32 = ROWS / WARPS;
 /// Values from a token's outputs to the next: four more than there are, so that two tokens are in different banks.

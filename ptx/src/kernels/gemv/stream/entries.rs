@@ -1,20 +1,18 @@
 //! What ships of this family, with workloads.
 
-use super::super::entries::{EPS, planes, workload_rows};
+use super::super::entries::{workload, workload_rows};
 use super::super::pair::FORMATS;
 use super::pair::GemvStreamPair;
-use super::{GemvStream, Source};
+use super::{GemvStream, Source, TOKENS};
 use crate::ir::Target;
-use crate::kernels::activation;
 use crate::kernels::format::Format;
 use crate::kernels::gemv::Epilogue;
 use crate::kernels::launch::ShapeError;
-use crate::kernels::pack::Packed;
-use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, random_rows};
+use crate::kernels::workload::{Arg, Noise, Workload, bytes_of_f32};
 use crate::kernels::{Entry, known};
 
-/// Buckets of tokens that ship: beyond, a launch that rounds for all is cheaper.
-const TOKENS: [usize; 2] = [1, 2];
+/// What is added to the mean of squares.
+const EPS: f32 = 1e-6;
 
 /// What ships.
 pub(in crate::kernels) fn entries() -> Vec<Entry> {
@@ -22,7 +20,7 @@ pub(in crate::kernels) fn entries() -> Vec<Entry> {
     for epilogue in [Epilogue::Store, Epilogue::SwiGlu, Epilogue::ArgMax] {
         for source in Source::ALL {
             for format in Format::QUANTISED {
-                let of = |tokens| GemvStream::new(format, tokens, epilogue, source);
+                let of = |tokens| GemvStream::new(format, tokens as usize, epilogue, source);
                 streams.extend(TOKENS.into_iter().filter_map(of));
             }
         }
@@ -32,7 +30,7 @@ pub(in crate::kernels) fn entries() -> Vec<Entry> {
     }
     let pairs = Source::ALL.into_iter().flat_map(|source| FORMATS.map(|formats| (formats, source)));
     let pairs = pairs.flat_map(|(formats, source)| {
-        let of = move |tokens| GemvStreamPair::new(formats, tokens, source);
+        let of = move |tokens| GemvStreamPair::new(formats, tokens as usize, source);
         TOKENS.into_iter().filter_map(of)
     });
     streams.into_iter().map(entry).chain(pairs.map(pair_entry)).collect()
@@ -95,49 +93,7 @@ impl GemvStream {
     /// As [`dims`](Self::dims).
     pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Result<Workload, ShapeError> {
         let dims = self.dims(rows, columns, 1)?;
-        let (format, tokens) = (self.format(), self.tokens());
-        let mut noise = Noise::new(seed);
-        let packed = Packed::matrix(format, columns, &random_rows(format, rows, columns, &mut noise))
-            .expect("invariant: `dims` takes whole blocks only, and random rows have the size of their format");
-        let mut args = planes(&packed);
-        let x = activations(self.source, tokens, columns, &mut noise);
-        let activation_bytes = x.iter().map(Arg::bytes).sum();
-        args.extend(x);
-        let output_bytes = match self.epilogue() {
-            Epilogue::ArgMax => {
-                args.extend([
-                    Arg::scratch("best", 8 * tokens * dims.grid[0] as usize),
-                    Arg::update("arrivals", vec![0; 4]),
-                    Arg::write("tokens", 4 * tokens),
-                ]);
-                4 * tokens
-            }
-            Epilogue::SwiGlu => {
-                args.push(Arg::write("y", 2 * tokens * rows));
-                2 * tokens * rows
-            }
-            Epilogue::SwiGluQ8 => {
-                let (y, tiles) = (2 * tokens * rows, activation::bytes(rows / 2, tokens));
-                args.extend([Arg::write("y", y), Arg::write("tiles", tiles)]);
-                y + tiles
-            }
-            _ => {
-                args.extend([Arg::U64(0), Arg::U64(0), Arg::write("y", 4 * tokens * rows)]);
-                4 * tokens * rows
-            }
-        };
-        args.extend([Arg::U32(rows as u32), Arg::U32(columns as u32)]);
-        if self.epilogue() == Epilogue::Store {
-            args.push(Arg::U32(rows as u32));
-        }
-        args.extend(eps(self.source));
-        let work = Work {
-            weight_bytes: packed.bytes() as u64,
-            activation_bytes,
-            output_bytes: output_bytes as u64,
-            int_ops: 2 * (rows * columns * tokens) as u64,
-            ..Work::default()
-        };
-        Ok(Workload { dims, args, work })
+        let x = |noise: &mut Noise| activations(self.source, self.tokens(), columns, noise);
+        Ok(workload(self.gemv, dims, [rows, columns], seed, x, eps(self.source)))
     }
 }
