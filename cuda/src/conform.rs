@@ -5,12 +5,12 @@
 //! `1e-3` of the interpreter's, relative to the largest of its buffer.
 
 use brick_ptx::interp::{Access, Checks, Schedule};
-use brick_ptx::ir::{Module, Target};
+use brick_ptx::ir::{Module, Shared, SharedSize, Target};
 use brick_ptx::kernels::workload::{Arg as WorkArg, Contents as Initial};
 use brick_ptx::kernels::{Entry, Workload, activation};
 use serde::Serialize;
 
-use crate::device::{Arg, Device, Launch, Place};
+use crate::device::{About, Arg, Device, Launch, Place};
 use crate::error::DeviceError;
 
 /// How a buffer of a kernel compares.
@@ -66,6 +66,18 @@ pub const TOLERANCE: f64 = 1e-3;
 pub fn text(entry: &Entry, target: Target) -> Result<String, brick_ptx::CompileError> {
     let target = target.max(entry.oldest);
     brick_ptx::compile(&Module { kernels: vec![(entry.build)(target)] }, target)
+}
+
+/// Whether a GPU is new enough for a kernel, and has the shared memory for its own launch.
+pub fn fits(about: &About, entry: &Entry) -> bool {
+    let of_text = |shared: &Shared| match shared.size {
+        SharedSize::Static { bytes } => bytes,
+        SharedSize::Dynamic { .. } => 0,
+    };
+    let target = about.target();
+    entry.oldest <= target
+        && (entry.build)(target).shared.iter().map(of_text).sum::<u32>() + entry.workload.dims.dynamic_shared
+            <= about.shared
 }
 
 /// Runs a kernel's own launch on a device and in the interpreter.

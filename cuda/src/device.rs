@@ -25,6 +25,8 @@ pub struct About {
     pub memory: u64,
     /// Bytes of the second-level cache.
     pub l2: u64,
+    /// Bytes of shared memory that a block may have.
+    pub shared: u32,
     /// Version of the driver, as it counts: 12080 is 12.8. 0 without a driver.
     pub driver: i32,
 }

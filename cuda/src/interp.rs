@@ -50,6 +50,7 @@ impl Interp {
             processors: PROCESSORS,
             memory: limits.bytes,
             l2: 0,
+            shared: if capability >= (9, 0) { 227 << 10 } else { 99 << 10 },
             driver: 0,
         };
         Self {

@@ -154,6 +154,7 @@ impl Noop {
             processors: 132,
             memory,
             l2: 50 << 20,
+            shared: 227 << 10,
             driver: 0,
         };
         Self { about, record: Record::default(), used: 0, capturing: None, captured: 0, fetched: 0 }

@@ -96,9 +96,11 @@ impl Pool {
         let gemv = Gemv::new(format, tokens, Epilogue::Store).ok();
         let (name, kernel, dims) = match (mma, gemv) {
             (false, Some(g)) => (g.name(), g.kernel(target), g.dims(rows, columns, 1, device.about().processors)),
-            (true, _) => match GemvMma::new(format, false) {
-                Some(g) => (g.name(), g.kernel(target), g.dims(rows, columns, 1)),
-                None => return Ok(None),
+            (true, _) => match GemvMma::new(format, tokens, false) {
+                Some(g) if g.shared() <= device.about().shared => {
+                    (g.name(), g.kernel(target), g.dims(rows, columns, tokens / 8))
+                }
+                _ => return Ok(None),
             },
             (false, None) => return Ok(None),
         };

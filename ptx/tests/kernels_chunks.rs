@@ -125,7 +125,7 @@ fn matrix_kernels() {
 fn matrix_kernels_on_tensor_cores() {
     for format in FORMATS {
         for gated in [false, true] {
-            let mma = GemvMma::new(format, gated).unwrap();
+            let mma = GemvMma::new(format, 8, gated).unwrap();
             let shape = (38, 1280);
             let one = mma.workload(shape.0, shape.1, 6).unwrap();
             check_gemv(&|target| mma.kernel(target), one, (format, 8, mma.epilogue()), shape);
@@ -167,7 +167,7 @@ fn quantisation() {
 fn chunks_are_in_the_grid() {
     let gemv = Gemv::new(Format::Q4_K, 8, Epilogue::Store).unwrap();
     assert_eq!(gemv.dims(64, 512, 3, 1).unwrap().grid, [8, 3, 1]);
-    assert_eq!(GemvMma::new(Format::Q4_K, true).unwrap().dims(64, 512, 3).unwrap().grid, [2, 3, 1]);
+    assert_eq!(GemvMma::new(Format::Q4_K, 8, true).unwrap().dims(64, 512, 3).unwrap().grid, [2, 3, 1]);
     assert_eq!(norm::dims(norm::Output::Q8, 8, 512, 3).unwrap().grid, [8, 3, 1]);
     assert_eq!(quantize::quantize_q8_dims(2048, 8, 3).unwrap().grid, [2, 8, 3]);
     for refused in [0, 65536] {

@@ -221,6 +221,36 @@ fn who_rounds_activations_changes_no_bit() {
     }
 }
 
+/// The last logits of a prompt that comes in pieces of so many tokens.
+fn in_pieces(model: &Model, prompt: &[u32], size: usize) -> (Vec<f32>, Vec<String>) {
+    let options = EngineOptions { max_rows: 48, ..options() };
+    let mut engine = on(model, &options, interpreter(6, Checks::MemoryOnly)).unwrap();
+    let id = engine.new_sequence().unwrap();
+    for (i, piece) in prompt.chunks(size).enumerate() {
+        let mut batch = Batch::default();
+        batch.push_tokens(id, i * size, piece);
+        engine.forward_quiet(&batch).unwrap();
+    }
+    let kernels = engine.gpu().unwrap().kernels().iter().map(|(name, _)| name.clone()).collect();
+    (engine.logits().last().unwrap().to_vec(), kernels)
+}
+
+#[test]
+fn how_a_prompt_comes_changes_no_bit() {
+    let prompt: Vec<u32> = (0..43).map(|i| 37 * i % 500).collect();
+    for (types, sizes) in [("q4_k_m", &[16, 1][..]), ("q8_0", &[5])] {
+        let model = synthetic(&format!("tiny:{types}"));
+        // Four chunks of eight and two more; two; one token each.
+        let (whole, kernels) = in_pieces(&model, &prompt, 43);
+        for width in ["_b32", "_b16"] {
+            assert!(kernels.iter().any(|name| name.ends_with(width)), "{types}: {kernels:?}");
+        }
+        for &size in sizes {
+            assert_eq!(in_pieces(&model, &prompt, size).0, whole, "{types}, in pieces of {size}");
+        }
+    }
+}
+
 #[test]
 fn parts_of_an_arena_are_aligned_and_do_not_overlap() {
     let places = Place::in_turn([("a".to_owned(), 3), ("b".to_owned(), 0), ("c".to_owned(), 300)]);

@@ -25,7 +25,10 @@ pub(in crate::kernels) fn entries() -> Vec<Entry> {
     }
     entries.extend(Format::ALL.map(|format| entry(gemv(format, 1, Epilogue::Store).narrow())));
     for gated in [false, true] {
-        entries.extend(mma::FORMATS.into_iter().filter_map(|format| GemvMma::new(format, gated)).map(mma_entry));
+        for tokens in mma::TOKENS {
+            let kernels = mma::FORMATS.into_iter().filter_map(|format| GemvMma::new(format, tokens, gated));
+            entries.extend(kernels.map(mma_entry));
+        }
     }
     for formats in pair::FORMATS {
         let pairs = TOKENS.into_iter().filter_map(|tokens| GemvPair::new(formats, tokens as usize));
@@ -54,10 +57,10 @@ fn mma_entry(gemv: GemvMma) -> Entry {
     Entry {
         name: gemv.name(),
         about: match gemv.epilogue() {
-            Epilogue::SwiGlu => "gate and up matrices times eight vectors on tensor cores, and the gated activation",
-            _ => "matrix times eight vectors on tensor cores, with bias and residual if there are such",
+            Epilogue::SwiGlu => "gate and up matrices times vectors on tensor cores, and the gated activation",
+            _ => "matrix times vectors on tensor cores, with bias and residual if there are such",
         },
-        oldest: Target::Sm80,
+        oldest: gemv.oldest(),
         build: Box::new(move |target| gemv.kernel(target)),
         workload: known(gemv.workload(workload_rows(gemv.epilogue()), 4096, 1)),
     }
@@ -176,13 +179,18 @@ impl Gemv {
 }
 
 impl GemvMma {
-    /// The same as [`Gemv::workload`], with the same numbers.
+    /// The same as [`Gemv::workload`], with the same numbers for the first eight tokens.
     ///
     /// # Errors
     /// As [`dims`](Self::dims).
     pub fn workload(&self, rows: usize, columns: usize, seed: u64) -> Result<Workload, ShapeError> {
+        let chunks = self.tokens() / MAX_TOKENS as usize;
         let (format, epilogue) = (self.format(), self.epilogue());
-        let gemv = Gemv { format, tokens: MAX_TOKENS, epilogue, narrow: false };
-        Ok(of_gemv(gemv, self.dims(rows, columns, 1)?, rows, columns, seed))
+        let gemv = Gemv { format, tokens: self.tokens() as u32, epilogue, narrow: false };
+        let x = |noise: &mut Noise| {
+            let chunk = |_| known(activation::encode(&noise.floats(MAX_TOKENS as usize * columns), columns));
+            vec![Arg::read("x", (0..chunks).flat_map(chunk).collect())]
+        };
+        Ok(workload(gemv, self.dims(rows, columns, chunks)?, [rows, columns], seed, x, None))
     }
 }

@@ -149,7 +149,9 @@ pub(super) fn gpu_check(args: &GpuCheckArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn check_kernels(device: &mut Cuda) -> Result<Kernels, DeviceError> {
-    let list = kernels::all().iter().map(|entry| conform::check(device, entry)).collect::<Result<Vec<_>, _>>()?;
+    let mut entries = kernels::all();
+    entries.retain(|entry| conform::fits(device.about(), entry));
+    let list = entries.iter().map(|entry| conform::check(device, entry)).collect::<Result<Vec<_>, _>>()?;
     let count = |verdict| list.iter().filter(|c| c.verdict == verdict).count();
     let kernels = Kernels {
         equal: count(Verdict::Equal),
@@ -210,14 +212,14 @@ fn show_limits(limits: &Limits) {
 fn rates(device: &mut Cuda, pool: &Pool, bandwidth: f64) -> Result<Vec<Rate>, DeviceError> {
     let mut rates = Vec::new();
     for format in Format::ALL {
-        for tokens in [1, 2, 4, 8] {
+        for tokens in [1, 2, 4, 8, 16, 32] {
             for shape in SHAPES {
                 // One format in full, of the others the large shapes.
                 if format != Format::Q4_K && shape.0 < 17_920 {
                     continue;
                 }
                 for mma in [false, true] {
-                    if mma && tokens != 8 {
+                    if (mma && tokens < 8) || (!mma && tokens > 8) {
                         continue;
                     }
                     let Some(rate) = pool.gemv(device, format, tokens, mma, shape)? else { continue };

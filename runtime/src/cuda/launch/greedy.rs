@@ -90,7 +90,7 @@ impl Launcher<'_> {
 }
 
 /// Bytes of a chunk of activations.
-fn chunk_bytes(format: Format, columns: usize, size: usize) -> usize {
+pub(super) fn chunk_bytes(format: Format, columns: usize, size: usize) -> usize {
     match format {
         Format::F16 => 4 * columns * size,
         Format::BF16 => 2 * columns * size,

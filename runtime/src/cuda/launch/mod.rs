@@ -1,6 +1,7 @@
 //! From the nodes of a plan to launches, for a given number of rows.
 
 mod greedy;
+mod tensor;
 
 use std::collections::HashMap;
 
@@ -8,7 +9,6 @@ use brick_cuda::{Access, Arg, Device, DeviceError, KernelId, Launch, Ptr, Region
 use brick_ptx::ir::{self, Target};
 use brick_ptx::kernels::attention::{self, heads_per_cta};
 use brick_ptx::kernels::elementwise::{self, Activation};
-use brick_ptx::kernels::gemv::mma::GemvMma;
 use brick_ptx::kernels::gemv::pair::GemvPair;
 use brick_ptx::kernels::gemv::stream::pair::GemvStreamPair;
 use brick_ptx::kernels::gemv::stream::{self, GemvStream};
@@ -22,6 +22,7 @@ use crate::cuda::plan::{
     Buf, Chunks, Extent, FusedAttention, GpuPlan, Input, MatrixId, Node, NodeKind, ROUNDED_BY_MAKER, Source, View,
 };
 use crate::cuda::weights::GpuWeights;
+use tensor::on_tensor_cores;
 
 /// A launch cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -260,6 +261,9 @@ impl Launcher<'_> {
                 if *logits && self.extent.greedy {
                     return self.argmax(&p, chunks);
                 }
+                if p.source.is_none() && on_tensor_cores(self.plan, &p, chunks) {
+                    return self.tensor(&p, chunks);
+                }
                 one(match (p.source, p.second) {
                     (Some(source), None) => self.stream(&p, source, chunks.size),
                     (Some(source), Some(second)) => self.stream_pair(&p, second, source, chunks.size),
@@ -435,12 +439,6 @@ impl Launcher<'_> {
         args.extend([Arg::Ptr(self.regions.view(p.y), WRITE), n(rows), n(columns)]);
         if !p.gated {
             args.push(n(p.y.stride));
-        }
-        if chunks.size == 8
-            && let Some(mma) = GemvMma::new(format, p.gated)
-            && let Ok(dims) = mma.dims(rows, columns, chunks.count)
-        {
-            return self.launch(&mma.name(), |t| mma.kernel(t), dims, args);
         }
         let epilogue = if p.gated { Epilogue::SwiGlu } else { Epilogue::Store };
         let mut gemv = Gemv::new(format, chunks.size, epilogue)?;
