@@ -7,15 +7,15 @@ mod launches;
 use brick_ptx::interp::Schedule;
 use brick_ptx::ir::Target;
 use brick_ptx::kernels::Format;
-use brick_ptx::kernels::gemv::Gemv;
 use brick_ptx::kernels::gemv::mma::{FORMATS, GemvMma};
+use brick_ptx::kernels::gemv::{Epilogue, Gemv};
 use brick_ptx::kernels::workload::{Arg, Contents, Noise, bytes_of_f32};
 
 #[test]
 fn the_bits_of_dp4a() {
     for format in FORMATS {
-        for gated in [false, true] {
-            let mma = GemvMma::new(format, 8, gated).unwrap();
+        let all = [false, true].map(|gated| GemvMma::new(format, 8, gated).unwrap());
+        for mma in [all[0], all[1], all[0].narrow()] {
             let dp4a = Gemv::new(format, 8, mma.epilogue()).unwrap();
             let reference = launches::module(dp4a.kernel(Target::Sm80), Target::Sm80);
             for target in Target::ALL {
@@ -45,9 +45,12 @@ fn the_bits_of_dp4a() {
 #[test]
 fn the_bits_of_every_chunk() {
     for format in FORMATS {
-        for (tokens, gated) in [(16, true), (32, false), (32, true), (16, false)] {
-            let wide = GemvMma::new(format, tokens, gated).unwrap();
-            let one = GemvMma::new(format, 8, gated).unwrap();
+        let kernel = |tokens, gated| GemvMma::new(format, tokens, gated).unwrap();
+        for wide in
+            [kernel(16, true), kernel(32, false), kernel(32, true), kernel(16, false), kernel(16, false).narrow()]
+        {
+            let tokens = wide.tokens();
+            let one = kernel(8, wide.epilogue() == Epilogue::SwiGlu);
             let target = wide.oldest();
             let module = launches::module(wide.kernel(target), target);
             let reference = launches::module(one.kernel(Target::Sm80), Target::Sm80);

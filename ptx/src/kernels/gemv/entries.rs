@@ -27,7 +27,9 @@ pub(in crate::kernels) fn entries() -> Vec<Entry> {
     for gated in [false, true] {
         for tokens in mma::TOKENS {
             let kernels = mma::FORMATS.into_iter().filter_map(|format| GemvMma::new(format, tokens, gated));
-            entries.extend(kernels.map(mma_entry));
+            entries.extend(kernels.clone().map(mma_entry));
+            let narrow = kernels.filter(|wide| wide.narrow() != *wide).map(GemvMma::narrow);
+            entries.extend(narrow.map(mma_entry));
         }
     }
     for formats in pair::FORMATS {

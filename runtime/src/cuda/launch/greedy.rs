@@ -2,13 +2,14 @@
 
 use brick_cuda::{Arg, Launch};
 use brick_ptx::kernels::gemv::{Epilogue, Gemv};
-use brick_ptx::kernels::{Format, activation, advance_angles, step};
+use brick_ptx::kernels::{Format, activation, advance_angles, argmax, step};
 
+use super::tensor::on_tensor_cores;
 use super::{LaunchError, Launcher, Product, READ, UPDATE, WRITE, n};
 use crate::cuda::plan::{Buf, Chunks, Extent, MAX_STOPS, NodeKind, RING, VectorId};
 
 impl Launcher<'_> {
-    /// The LM head of a greedy step: a launch per chunk, which keeps the largest logit of each row.
+    /// The LM head of a greedy step: a launch per chunk, which keeps the largest logit of each row; or, on tensor cores, all logits and then the largest.
     pub(super) fn argmax(&mut self, p: &Product, chunks: Chunks) -> Result<Vec<Launch>, LaunchError> {
         let m = &self.plan.matrices[p.matrix.0];
         let (format, rows, columns) = (m.format, m.rows(), m.columns);
@@ -23,6 +24,13 @@ impl Launcher<'_> {
             args.extend(source.norm.map(|(_, eps)| Arg::F32(eps)));
             let dims = kernel.dims(rows, columns, processors)?;
             return Ok(vec![self.launch(&kernel.name(), |t| kernel.kernel(t), dims, args)?]);
+        }
+        if on_tensor_cores(self.plan, p, chunks) {
+            // One pass over the weights for all rows is worth a launch that reads their logits.
+            let mut out = self.tensor(p, chunks)?;
+            let args = vec![Arg::Ptr(self.regions.view(p.y), READ), best, arrivals, Arg::Ptr(sampled, WRITE), n(rows)];
+            out.push(self.launch("argmax", argmax::argmax, argmax::dims(chunks.rows(), rows)?, args)?);
+            return Ok(out);
         }
         let gemv = Gemv::new(format, chunks.size, Epilogue::ArgMax)?;
         let dims = gemv.dims(rows, columns, 1, processors)?;

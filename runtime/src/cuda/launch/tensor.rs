@@ -2,7 +2,7 @@
 
 use brick_cuda::{Arg, Launch, Ptr};
 use brick_ptx::kernels::Format;
-use brick_ptx::kernels::gemv::mma::{FORMATS, GemvMma, ROWS, TOKENS};
+use brick_ptx::kernels::gemv::mma::{FORMATS, GemvMma, TOKENS};
 
 use super::{LaunchError, Launcher, Product, READ, WRITE, n};
 use crate::cuda::plan::{CHUNK, Chunks, GpuPlan, MatrixId, View};
@@ -56,20 +56,20 @@ impl Launcher<'_> {
     }
 
     /// The kernel that takes most chunks at a time, of those that have the shared memory, and blocks for all multiprocessors: weights that are read
-    /// for more rows at a time are not worth idle ones.
+    /// for more rows at a time are not worth idle ones. Where eight rows at a time leave half of them idle, blocks are smaller.
     fn widest(&self, format: Format, gated: bool, rows: usize, chunks: usize) -> Result<GemvMma, LaunchError> {
         let about = self.device.about();
+        let blocks = |kernel: &GemvMma| rows.div_ceil(kernel.rows() as usize) * (chunks * CHUNK / kernel.tokens());
         let mut fitting = TOKENS.iter().rev().filter_map(|&tokens| {
-            let of_block = tokens / CHUNK;
-            let blocks = rows.div_ceil(ROWS as usize) * (chunks / of_block);
             let kernel = GemvMma::new(format, tokens, gated)?;
-            let enough = blocks >= about.processors as usize && kernel.shared() <= about.shared;
-            (of_block == 1 || (of_block <= chunks && enough)).then_some(kernel)
+            let enough = blocks(&kernel) >= about.processors as usize && kernel.shared() <= about.shared;
+            (tokens == CHUNK || (tokens <= chunks * CHUNK && enough)).then_some(kernel)
         });
-        fitting.next().ok_or_else(|| LaunchError::Kernel {
+        let kernel = fitting.next().ok_or_else(|| LaunchError::Kernel {
             kernel: "gemv_mma".into(),
             reason: format!("there is none for {}", format.name()),
-        })
+        })?;
+        Ok(if 2 * blocks(&kernel) > about.processors as usize { kernel } else { kernel.narrow() })
     }
 }
 

@@ -125,7 +125,7 @@ impl Lowering<'_> {
         }
         let addend = if parts.len() == 1 && rows == Rows::All { self.addend(brick) } else { None };
         let whole = if logits {
-            let bytes = 4 * self.max_wanted * stride;
+            let bytes = 4 * self.final_rows * stride;
             View::whole(self.lasting("logits", bytes), stride)
         } else {
             self.f32_buffer(brick, "", rows, stride)

@@ -11,7 +11,7 @@ use brick_profiler::StepInfo;
 use brick_ptx::kernels::attention::{SPLIT, heads_per_cta};
 use brick_ptx::kernels::kv::{BLOCK, HEAD_DIMS};
 use brick_ptx::kernels::step::Step;
-use brick_ptx::kernels::{Format, activation, embed};
+use brick_ptx::kernels::{Format, activation, argmax, embed};
 use bricks::{DType, Op, RopeSpec, Rows};
 
 use super::plan::{
@@ -379,7 +379,10 @@ impl Lowering<'_> {
             self.lasting("attention.arrivals", 4 * rows * ctas),
         ];
         let blocks = ARG_MAX_BLOCKS * self.options.processors.max(1) as usize;
-        let argmax = [self.lasting("argmax.best", 8 * CHUNK * blocks), self.lasting("argmax.arrivals", 4)];
+        // Of the LM head's own kernel, or of the one that reads logits.
+        let best = (CHUNK * blocks).max(self.final_rows * logits.stride.div_ceil(argmax::CHUNK as usize));
+        let argmax =
+            [self.lasting("argmax.best", 8 * best), self.lasting("argmax.arrivals", 4 * self.final_rows.max(1))];
         let step = [
             self.lasting("step", Step::new(rows as u32).bytes() as usize),
             self.lasting("sampled", 4 * rows),

@@ -1,6 +1,6 @@
 //! Asynchronous copies of a group of columns to shared memory.
 
-use super::{GemvMma, ROW_SCALES, ROWS, WARPS};
+use super::{GemvMma, ROW_SCALES, WARPS};
 use crate::build::{B32, KernelBuilder, Ptr, Reg, SharedSpace, U32};
 use crate::kernels::gemv::{MAX_TOKENS, TILE};
 
@@ -31,7 +31,7 @@ impl Copy {
         // A warp copies a row of codes, a chunk per lane, and goes on with the row eight further: its place has the same remainder.
         let place = k.mad(k.xor(lane, k.warp()), 16, k.mul(k.warp(), self.gemv.row_codes()));
         let to = k.displace(stage, place);
-        for pass in 0..ROWS / WARPS {
+        for pass in 0..self.gemv.rows() / WARPS {
             let row = self.row(k, k.add(k.warp(), WARPS * pass));
             let from = k.index_by(k.row(self.codes, row, row_bytes), block, 16);
             let to = to.offset((WARPS * pass * self.gemv.row_codes()) as i32);
@@ -43,7 +43,7 @@ impl Copy {
         if let Some(high) = self.high {
             self.high(k, high, stage, first_block);
         }
-        k.if_(k.lt(k.warp(), 4), || {
+        k.if_(k.lt(k.warp(), self.gemv.rows() / 8), || {
             let (row, chunk) = (k.shr(k.tid(), 2), k.and(k.tid(), 3));
             let first = k.mad(chunk, 8, first_block);
             let read = k.select::<U32>(k.lt(first, self.blocks), 16, 0);
@@ -61,7 +61,7 @@ impl Copy {
         let read = k.select::<U32>(k.lt(block, self.blocks), 16, 0);
         let place = k.mad(k.xor(chunk, k.and(row, 7)), 16, k.mul(row, row_high));
         let to = k.displace(stage, place).offset(self.gemv.high_at() as i32);
-        for pass in 0..ROWS / (2 * WARPS) {
+        for pass in 0..self.gemv.rows() / (2 * WARPS) {
             let from = k.row(high, self.row(k, k.add(row, 2 * WARPS * pass)), row_bytes);
             let to = to.offset((2 * WARPS * pass * row_high) as i32);
             k.cp_async_zfill(to, k.index_by(from, block, 8), read);

@@ -1,11 +1,11 @@
 //! Scales of a group, decoded: what eight warps would do four times over is done once.
 
 use super::copy::{Copy, scale_place};
-use super::{GemvMma, ROW_SCALES, ROWS};
+use super::{GemvMma, ROW_SCALES};
 use crate::build::{B32, F16, F16x2, F32, KernelBuilder, LoadOptions, Ptr, Reg, SharedSpace, U32, Var};
 use crate::kernels::gemv::weights::MIN_UNIT;
 
-/// Decodes the scales of every row and block of a group: pairs of words, `[32 blocks][32 rows]`.
+/// Decodes the scales of every row and block of a group: pairs of words, `[32 blocks][rows]`.
 ///
 /// Of Q4_K, f32 scale and f32 minimum; of Q6_K, the f32 scale of the super-block, and the 8-bit scales of the halves in the low bytes.
 pub(super) struct Decode {
@@ -53,14 +53,22 @@ impl Decode {
         Self { gemv, to, supers }
     }
 
-    /// Decodes a group that is in shared memory. All threads take part: a lane has a row, a warp four blocks, half of a super-block.
+    /// Decodes a group that is in shared memory: a lane has a row, a warp four blocks, half of a super-block. All threads take part.
     pub(super) fn group(&self, k: &KernelBuilder, stage: Ptr<B32, SharedSpace>, group: Reg<U32>) {
+        match self.gemv.rows() {
+            32 => self.rows(k, stage, group),
+            rows => k.if_(k.lt(k.laneid(), rows), || self.rows(k, stage, group)),
+        }
+    }
+
+    fn rows(&self, k: &KernelBuilder, stage: Ptr<B32, SharedSpace>, group: Reg<U32>) {
+        let rows = self.gemv.rows();
         k.comment("scales of the group");
         let (row, warp) = (k.laneid(), k.warp());
         let of_row = k.index_by(stage, row, ROW_SCALES).offset(self.gemv.scales_at() as i32);
         let chunk = k.index_by(of_row, scale_place(k, row, k.shr(warp, 1)), 16);
-        let to = k.index_by(k.index_by(self.to, warp, 4 * 8 * ROWS), row, 8);
-        let at = |block: usize| to.at(2 * ROWS as i32 * block as i32);
+        let to = k.index_by(k.index_by(self.to, warp, 4 * 8 * rows), row, 8);
+        let at = |block: usize| to.at((2 * rows) as i32 * block as i32);
         match &self.supers {
             Some(supers) => {
                 let d = k.f16_to_f32(supers.next.get());

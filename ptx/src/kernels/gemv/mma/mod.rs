@@ -6,9 +6,9 @@
 //! the grid has a multiple of that along y.
 //!
 //! # Who does what
-//! A block of eight warps takes 32 rows, and goes over the columns in groups of 32 blocks. Asynchronous copies bring the codes of
+//! A block of eight warps takes 32 rows (16 of [narrow](GemvMma::narrow) kernels), and goes over the columns in groups of 32 blocks. Asynchronous copies bring the codes of
 //! a group (16 KiB for four bits), its scales and the tiles of all tokens to shared memory, one or two groups ahead. Warp `w` takes
-//! rows `16·(w / 4) ..` of the 32, and of every group the blocks `w % 4`, `w % 4 + 4`, …: each is one `mma` of 16 rows, 8 tokens and
+//! rows `16·(w / 4) ..` of the 32, and of every group the blocks `w % 4`, `w % 4 + 4`, … (of 16 rows all, and every eighth block): each is one `mma` of 16 rows, 8 tokens and
 //! 32 columns (two of Q6_K, whose halves have scales of their own), whose integer sums are scaled and added to f32.
 //!
 //! Blocks `b` and `b + 32` are added one after the other, all others apart and at the end in a tree: the order in which the kernels
@@ -37,10 +37,12 @@ use copy::Copy;
 use decode::Decode;
 use warp::Warp;
 
-/// Warps of a block: four along the columns, two along the rows.
+/// Warps of a block: along the rows one for 16 of them, the others along the columns.
 pub const WARPS: u32 = 8;
 /// Rows of a block.
 pub const ROWS: u32 = 32;
+/// Rows of a warp, and of a block of a narrow kernel.
+const WARP_ROWS: u32 = 16;
 /// Blocks of a group.
 const BLOCKS: u32 = 32;
 /// Bytes of scales per row and group.
@@ -56,6 +58,7 @@ pub struct GemvMma {
     format: Format,
     epilogue: Epilogue,
     tokens: u32,
+    narrow: bool,
 }
 
 /// Formats that there are kernels for.
@@ -69,13 +72,25 @@ impl GemvMma {
     pub fn new(format: Format, tokens: usize, gated: bool) -> Option<Self> {
         let epilogue = if gated { Epilogue::SwiGlu } else { Epilogue::Store };
         let known = FORMATS.contains(&format) && TOKENS.contains(&tokens);
-        known.then_some(Self { format, epilogue, tokens: tokens as u32 })
+        known.then_some(Self { format, epilogue, tokens: tokens as u32, narrow: false })
     }
 
-    /// Name of the kernel: `gemv_mma_q4_k_b8`, `gemv_mma_swiglu_q4_k_b32`.
+    /// The variant for matrices of few rows: blocks of 16, so that twice as many multiprocessors have one, with the same bits. There is one for up to 16
+    /// tokens that is not gated; other kernels stay as they are.
+    #[must_use]
+    pub fn narrow(self) -> Self {
+        Self { narrow: self.tokens <= 16 && self.epilogue == Epilogue::Store, ..self }
+    }
+
+    /// Rows of a block.
+    pub fn rows(&self) -> u32 {
+        if self.narrow { WARP_ROWS } else { ROWS }
+    }
+
+    /// Name of the kernel: `gemv_mma_q4_k_b8`, `gemv_mma_swiglu_q4_k_b32`, `gemv_mma_q4_k_b8_r16` (narrow).
     pub fn name(&self) -> String {
         let (epilogue, format, tokens) = (self.epilogue.name(), self.format.name(), self.tokens);
-        format!("gemv_mma_{epilogue}{format}_b{tokens}")
+        format!("gemv_mma_{epilogue}{format}_b{tokens}{}", if self.narrow { "_r16" } else { "" })
     }
 
     /// Format of the weights.
@@ -108,6 +123,16 @@ impl GemvMma {
         self.tokens / MAX_TOKENS
     }
 
+    /// Warps along the columns: a warp takes blocks that are so many apart.
+    fn columns_of_warps(self) -> u32 {
+        WARPS * WARP_ROWS / self.rows()
+    }
+
+    /// Blocks of a group that a warp takes.
+    fn blocks_of_warp(self) -> u32 {
+        BLOCKS / self.columns_of_warps()
+    }
+
     /// Bytes of codes per row and group.
     fn row_codes(self) -> u32 {
         if self.format == Format::Q8_0 { 1024 } else { 512 }
@@ -124,31 +149,36 @@ impl GemvMma {
     }
 
     fn decoded_bytes(self) -> u32 {
-        if self.decodes() { 8 * ROWS * BLOCKS } else { 0 }
+        if self.decodes() { 8 * self.rows() * BLOCKS } else { 0 }
     }
 
     /// Where in a stage the high bits begin.
     fn high_at(self) -> u32 {
-        ROWS * self.row_codes()
+        self.rows() * self.row_codes()
     }
 
     /// Where in a stage the scales begin.
     fn scales_at(self) -> u32 {
-        self.high_at() + ROWS * self.row_high()
+        self.high_at() + self.rows() * self.row_high()
     }
 
     /// Where in a stage the activations begin.
     fn activations_at(self) -> u32 {
-        self.scales_at() + ROWS * ROW_SCALES
+        self.scales_at() + self.rows() * ROW_SCALES
     }
 
     fn stage_bytes(self) -> u32 {
         self.activations_at() + self.tokens * TILE
     }
 
-    /// Groups that are in shared memory at once. Of 16 tokens, two blocks share a multiprocessor, so two are enough.
+    /// Groups that are in shared memory at once. Of 32 rows and 16 tokens, two blocks share a multiprocessor, so two are enough; of 16 rows, a group is
+    /// multiplied in less time than its copies take.
     fn stages(self) -> u32 {
-        let most = if self.tokens == 16 { 2 } else { 3 };
+        let most = match (self.narrow, self.tokens) {
+            (true, _) => 4,
+            (false, 16) => 2,
+            (false, _) => 3,
+        };
         let fit = |shared: u32| (shared - self.decoded_bytes()) / self.stage_bytes();
         match fit(SHARED) {
             0 | 1 => fit(SHARED_OF_SM90).min(most),
@@ -164,11 +194,10 @@ impl GemvMma {
     pub fn dims(&self, rows: usize, columns: usize, chunks: usize) -> Result<Dims, ShapeError> {
         let name = self.name();
         let rows = ShapeError::check(&name, "rows", rows, self.epilogue.row_multiple() as usize, 1 << 24)?;
-        let chunks =
-            ShapeError::check(&name, "chunks", chunks, self.chunks() as usize, self.epilogue.max_chunks())?;
+        let chunks = ShapeError::check(&name, "chunks", chunks, self.chunks() as usize, self.epilogue.max_chunks())?;
         ShapeError::check(&name, "columns", columns, 256, 1 << 24)?;
         let dynamic_shared = self.stages() * self.stage_bytes();
-        let grid = [rows.div_ceil(ROWS), chunks / self.chunks(), 1];
+        let grid = [rows.div_ceil(self.rows()), chunks / self.chunks(), 1];
         Ok(Dims { grid, block: [32 * WARPS, 1, 1], dynamic_shared })
     }
 
@@ -178,12 +207,14 @@ impl GemvMma {
         let (tokens, chunks) = (self.tokens, self.chunks());
         k.about(&format!(
             "{}, W in {} planes, {tokens} tokens, by mma of 8-bit integers.\n\
-             A block takes {ROWS} rows; a warp 16 of them, and every fourth block of columns.",
+             A block takes {} rows; a warp 16 of them, and every block of columns that is {} further.",
             self.epilogue.formula(),
             self.format.name(),
+            self.rows(),
+            self.columns_of_warps(),
         ));
         k.threads(Threads::Exactly([32 * WARPS, 1, 1]));
-        if tokens == 16 {
+        if tokens == 16 || self.narrow {
             k.min_blocks(2);
         }
         let plane = |name: &str| k.param_ptr::<B32>(name, Access::Read, 16);
@@ -196,9 +227,9 @@ impl GemvMma {
         let shape = Shape::params(&k, self.epilogue, 256);
         let x = shape.tiles_of_chunk(&k, x, tokens);
         let ring = k.dynamic_shared::<B32>("ring", self.stages() * self.stage_bytes());
-        let decoded = self.decodes().then(|| k.shared::<F32>("decoded", 2 * ROWS * BLOCKS));
+        let decoded = self.decodes().then(|| k.shared::<F32>("decoded", 2 * self.rows() * BLOCKS));
 
-        let first_row = k.mul(k.ctaid(), ROWS);
+        let first_row = k.mul(k.ctaid(), self.rows());
         let blocks = k.shr(shape.columns, 5);
         let groups = k.shr(k.add(blocks, 31), 5);
         let last_row = k.sub(shape.rows, 1);
@@ -222,8 +253,8 @@ impl GemvMma {
         }
 
         // While the first copies are under way.
-        let acc: Sums =
-            (0..chunks).map(|_| std::array::from_fn(|_| std::array::from_fn(|_| k.var(0.0)))).collect();
+        let of_block = || std::array::from_fn(|_| k.var(0.0));
+        let acc: Sums = (0..chunks).map(|_| (0..self.blocks_of_warp()).map(|_| of_block()).collect()).collect();
         let warp = Warp::new(&k, *self);
         let bytes = self.stages() * self.stage_bytes();
         let (now, ahead) = (k.var(0), k.var((self.stages() - 1) * self.stage_bytes()));
@@ -259,36 +290,48 @@ impl GemvMma {
     fn store(&self, k: &KernelBuilder, store: &Store, shape: &Shape, parts: Ptr<F32, SharedSpace>, acc: &Sums) {
         const PARTS: u32 = WARPS * 4 * 32;
         k.barrier();
-        k.comment("the tree over blocks 16, 8 and 4 apart is in registers, over 2 and 1 in other warps");
+        k.comment("the tree over blocks that a warp has is in registers, over the others in other warps");
         for (chunk, acc) in (0..).zip(acc) {
             for i in 0..4 {
-                let of_j = acc.map(|of_block| of_block[i].get());
-                let by16: [_; 4] = std::array::from_fn(|j| k.add(of_j[j], of_j[j + 4]));
-                let by8: [_; 2] = std::array::from_fn(|j| k.add(by16[j], by16[j + 2]));
-                let by4 = k.add(by8[0], by8[1]);
+                let mut sums: Vec<_> = acc.iter().map(|of_block| of_block[i].get()).collect();
+                while sums.len() > 1 {
+                    let (low, high) = sums.split_at(sums.len() / 2);
+                    sums = low.iter().zip(high).map(|(&low, &high)| k.add(low, high)).collect();
+                }
                 let of_warp = k.index(parts, k.mad(k.warp(), 4 * 32, k.laneid()));
-                k.st(of_warp.at((PARTS * chunk + 32 * i as u32) as i32), by4);
+                k.st(of_warp.at((PARTS * chunk + 32 * i as u32) as i32), sums[0]);
             }
         }
         k.barrier();
-        let (half, i) = (k.shr(k.tid(), 7), k.and(k.warp(), 3));
-        let row_in_half = k.mad(k.shr(i, 1), 8, k.shr(k.laneid(), 2));
-        let row = k.add(k.mul(k.ctaid(), ROWS), k.mad(half, 16, row_in_half));
+        // Four warps have the results of 16 rows.
+        let (of_rows, i) = (k.shr(k.tid(), 7), k.and(k.warp(), 3));
+        let row_of_warp = k.mad(k.shr(i, 1), 8, k.shr(k.laneid(), 2));
+        let row = k.mad(k.ctaid(), self.rows(), k.mad(of_rows, WARP_ROWS, row_of_warp));
         let token = k.mad(k.and(k.laneid(), 3), 2, k.and(i, 1));
-        for chunk in 0..self.chunks() {
-            let part = |quarter: u32| {
-                let warp = k.mad(half, 4, quarter);
-                let at = k.index(parts, k.mad(k.mad(warp, 4, i), 32, k.laneid()));
-                k.ld(at.at((PARTS * chunk) as i32))
-            };
-            let sum = k.add(k.add(part(0), part(2)), k.add(part(1), part(3)));
-            // Rows next to each other are four lanes apart.
-            let token = k.add(token, MAX_TOKENS * chunk);
-            let owner = Owner { row, token, owns: k.lt(row, shape.rows) };
-            store.write(k, &owner, shape, sum, 4);
+        let store = || {
+            for chunk in 0..self.chunks() {
+                let part = |column: u32| {
+                    let warp = k.mad(of_rows, self.columns_of_warps(), column);
+                    let at = k.index(parts, k.mad(k.mad(warp, 4, i), 32, k.laneid()));
+                    k.ld(at.at((PARTS * chunk) as i32))
+                };
+                let mut sums: Vec<_> = (0..self.columns_of_warps()).map(part).collect();
+                while sums.len() > 1 {
+                    let (low, high) = sums.split_at(sums.len() / 2);
+                    sums = low.iter().zip(high).map(|(&low, &high)| k.add(low, high)).collect();
+                }
+                // Rows next to each other are four lanes apart.
+                let token = k.add(token, MAX_TOKENS * chunk);
+                let owner = Owner { row, token, owns: k.lt(row, shape.rows) };
+                store.write(k, &owner, shape, sums[0], 4);
+            }
+        };
+        match self.rows() {
+            ROWS => store(),
+            _ => k.if_(k.lt(k.warp(), 4), store),
         }
     }
 }
 
 /// Sums of a warp: of each chunk of eight tokens, and of each of its blocks of a group, those of a fragment.
-type Sums = Vec<[[Var<F32>; 4]; 8]>;
+type Sums = Vec<Vec<[Var<F32>; 4]>>;

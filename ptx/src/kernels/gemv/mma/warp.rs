@@ -1,7 +1,7 @@
 //! What a warp does with a group that is in shared memory.
 
 use super::copy::scale_place;
-use super::{GemvMma, ROW_SCALES, ROWS, Sums};
+use super::{GemvMma, ROW_SCALES, Sums, WARP_ROWS};
 use crate::build::{B32, F16, F32, KernelBuilder, Ptr, Reg, S32, SharedSpace, U32, Var};
 use crate::ir::Signedness;
 use crate::kernels::activation;
@@ -11,7 +11,8 @@ use crate::kernels::gemv::{MAX_TOKENS, TILE};
 /// Where a lane finds its parts of a stage. `g` is a row and a token of its fragments, `t` a word of a half of a block.
 ///
 /// A warp takes blocks `q`, `q + 4`, …: of each super-block two, whose places differ in a bit that the swizzle may turn. So there are two
-/// addresses of everything, and super-blocks are constant distances. High bits have chunks of two blocks, so there are four addresses.
+/// addresses of everything (of 16 rows, where they are `q`, `q + 8`, …, one of them is used), and super-blocks are constant distances. High bits have
+/// chunks of two blocks, so there are four addresses.
 pub(super) struct Warp {
     gemv: GemvMma,
     /// Words of codes and of activations, from their rows' or tokens' beginning.
@@ -60,11 +61,12 @@ struct Block {
 
 impl Warp {
     pub(super) fn new(k: &KernelBuilder, gemv: GemvMma) -> Self {
-        let (g, t, q) = (k.shr(k.laneid(), 2), k.and(k.laneid(), 3), k.and(k.warp(), 3));
-        let row = k.mad(k.shr(k.warp(), 2), 16, g);
+        let columns = gemv.columns_of_warps();
+        let (g, t, q) = (k.shr(k.laneid(), 2), k.and(k.laneid(), 3), k.and(k.warp(), columns - 1));
+        let row = k.mad(k.div(k.warp(), columns), WARP_ROWS, g);
         let blocks = [0, 4].map(|odd| k.add(q, odd));
         let scales = if gemv.decodes() {
-            k.mad(q, 8 * ROWS, k.mul(row, 8))
+            k.mad(q, 8 * gemv.rows(), k.mul(row, 8))
         } else {
             let first = k.mad(scale_place(k, row, k.value(0)), 16, k.mul(row, ROW_SCALES));
             k.add(first, gemv.scales_at())
@@ -93,7 +95,7 @@ impl Warp {
         }
     }
 
-    /// Multiplies a group: `acc[..][j]` belongs to its block `4j + q`.
+    /// Multiplies a group: `acc[..][j]` belongs to its block `4j + q`, of 16 rows `8j + q`.
     pub(super) fn multiply(
         &self,
         k: &KernelBuilder,
@@ -110,12 +112,13 @@ impl Warp {
         let high = self.high.as_ref().map(|high| high.at.map(|at| k.displace(stage, at)));
         let decoded = decoded.map(|decoded| k.displace(decoded, self.scales));
         let halves = k.displace(stage, self.scales);
-        for j in 0..8 {
-            let (super_block, odd) = (j as u32 / 2, j as u32 % 2);
+        for j in 0..self.gemv.blocks_of_warp() {
+            let from = self.gemv.columns_of_warps() * j;
+            let (super_block, odd) = (from / 8, from as usize / 4 % 2);
             let further = (128 * super_block) as i32;
             let scales = match decoded {
                 Some(decoded) => [0, 8].map(|row| {
-                    let [scale, second] = k.ld2(decoded.at((2 * (ROWS * 4 * j as u32 + row)) as i32));
+                    let [scale, second] = k.ld2(decoded.at((2 * (self.gemv.rows() * from + row)) as i32));
                     if self.high.is_none() {
                         return RowScales::Min(scale, second);
                     }
@@ -131,11 +134,11 @@ impl Warp {
                 }),
             };
             // A high bit's chunk 8 further is 128 bytes further: no swizzle reaches that bit.
-            let high = high.map(|high| high[j % 4].offset(128 * (j / 4) as i32));
-            let block = Block { codes: self.codes(k, codes[j % 2].offset(further), high), scales };
+            let high = high.map(|high| high[from as usize / 4 % 4].offset(128 * (from / 16) as i32));
+            let block = Block { codes: self.codes(k, codes[odd].offset(further), high), scales };
             for (chunk, acc) in (0..).zip(acc) {
-                let at = tokens[j % 2].offset(further + (MAX_TOKENS * TILE * chunk) as i32);
-                self.tokens(k, &block, &at, &acc[j]);
+                let at = tokens[odd].offset(further + (MAX_TOKENS * TILE * chunk) as i32);
+                self.tokens(k, &block, &at, &acc[j as usize]);
             }
         }
     }
@@ -153,10 +156,7 @@ impl Warp {
             return [first[0], first[1], second[0], second[1]];
         }
         let words = rows.map(|row| k.ld(row));
-        let low = [
-            words.map(|word| k.and(word, 0x0f0f_0f0f)),
-            words.map(|word| k.and(k.shr(word, 4), 0x0f0f_0f0f)),
-        ];
+        let low = [words.map(|word| k.and(word, 0x0f0f_0f0f)), words.map(|word| k.and(k.shr(word, 4), 0x0f0f_0f0f))];
         let (Some(high), Some(High { bit, .. })) = (high, &self.high) else {
             return [low[0][0], low[0][1], low[1][0], low[1][1]];
         };
@@ -191,9 +191,7 @@ impl Warp {
                 let a = [[a[0], a[1], none, none], [none, none, a[2], a[3]]];
                 let sums = [0, 1].map(|half| k.mma_int8(signs, a[half], b, starts[half]));
                 let scales = [first, second];
-                std::array::from_fn(|i| {
-                    k.mad(scales[i / 2][1], sums[1][i], k.mul(scales[i / 2][0], sums[0][i]))
-                })
+                std::array::from_fn(|i| k.mad(scales[i / 2][1], sums[1][i], k.mul(scales[i / 2][0], sums[0][i])))
             }
             _ => {
                 let start = start(&|[_, _, _, whole]| match self.gemv.format {
