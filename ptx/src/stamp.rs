@@ -109,7 +109,14 @@ impl Stamper {
     /// A block of the kernel with stamps behind its waits and before its returns.
     fn block(&self, block: &Block) -> Block {
         let mut out = Vec::with_capacity(block.len());
+        let mut passed = false;
         for stmt in block {
+            // Dependents do not wait for the note.
+            let lets_begin = matches!(stmt.kind, StmtKind::Inst(Inst::LaunchDependents));
+            if passed && !lets_begin {
+                out.extend(self.waited());
+                passed = false;
+            }
             let kind = match &stmt.kind {
                 StmtKind::Inst(_) | StmtKind::Comment(_) => stmt.kind.clone(),
                 StmtKind::If { cond, then, otherwise } => {
@@ -124,9 +131,10 @@ impl Stamper {
                 }
             };
             out.push(Stmt { kind, source: stmt.source });
-            if matches!(stmt.kind, StmtKind::Inst(Inst::WaitForDependencies)) {
-                out.extend(self.waited());
-            }
+            passed |= matches!(stmt.kind, StmtKind::Inst(Inst::WaitForDependencies));
+        }
+        if passed {
+            out.extend(self.waited());
         }
         out
     }
