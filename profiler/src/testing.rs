@@ -8,7 +8,7 @@ use crate::budget::{BudgetTable, Roofline};
 use crate::clock::{ClockPrecision, ManualClock};
 use crate::machine::Machine;
 use crate::machine::tests::machine;
-use crate::profile::{BuildInfo, ModelInfo, Profile, ProfileInputs, PromptKind, RunInfo};
+use crate::profile::{BuildInfo, DeviceStamps, LaunchTimes, ModelInfo, Profile, ProfileInputs, PromptKind, RunInfo};
 use crate::record::{BrickProfiler, Recorder, SyncMode};
 use crate::step::{Phase, StepInfo};
 
@@ -198,4 +198,45 @@ pub(crate) fn profile_against(
         intervals: true,
     };
     Profile::new(recording, inputs)
+}
+
+/// A decode step of two layers as its blocks noted it; every launch takes `slower` ns longer.
+pub(crate) fn stamped_step(slower: u64) -> Vec<LaunchTimes> {
+    let mut ended = 0;
+    let mut launch = |step: &str, kind, kernel: &str, blocks, gap: u64, work: u64| {
+        let start = ended + gap;
+        let end = start + work + slower;
+        let begin = start.saturating_sub(1500);
+        let launch = LaunchTimes {
+            step: step.into(),
+            kind,
+            kernel: kernel.into(),
+            blocks,
+            processors: blocks.min(132),
+            begin_ns: [begin, begin + 64],
+            waited_ns: [start, start + 160],
+            end_ns: [end - 400, end],
+        };
+        ended = end;
+        launch
+    };
+    let mut step = vec![launch("embed", BrickKind::Embed, "embed_q4_k", 6, 100, 1900)];
+    for layer in 0..2 {
+        step.push(launch(&format!("blk.{layer}.attn_qkv"), BrickKind::Qkv, "gemv_stream_q4_k_b1_norm", 264, 500, 2500));
+        step.push(launch(
+            &format!("blk.{layer}.attn"),
+            BrickKind::Attention,
+            "attention_fused_norm_f16_d128_h6",
+            2,
+            700,
+            3300,
+        ));
+    }
+    step
+}
+
+/// [`profile`] with the stamps of some steps.
+pub(crate) fn stamped_profile() -> Profile {
+    let steps: Vec<_> = [0, 32, 64, 96].map(stamped_step).to_vec();
+    Profile { stamps: DeviceStamps::new(&steps), ..profile() }
 }

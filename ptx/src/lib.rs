@@ -10,6 +10,7 @@
 //! | [`ir`] | kernels as plain data: registers, instructions, structured control flow |
 //! | [`build`] | typed builder that kernels are written with |
 //! | [`valid`] | checks, and the facts of registers they rest on: uniformity, alignment, origin |
+//! | [`stamp`] | the same kernel with a record per block of when and where it ran |
 //! | [`emit`] | PTX text |
 //! | [`ptxas`] | registers, spills and machine code of a text, by NVIDIA's assembler |
 //! | [`kernels`] | the kernels that ship, and what they are launched with |
@@ -53,6 +54,7 @@ pub mod interp;
 pub mod ir;
 pub mod kernels;
 pub mod ptxas;
+pub mod stamp;
 pub mod valid;
 
 /// Why a module does not become text.

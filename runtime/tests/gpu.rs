@@ -11,6 +11,8 @@ use brick_cuda::interp::Interp;
 use brick_cuda::noop::{Event, Noop};
 use brick_cuda::{Device, Place};
 use brick_models::synthetic::Synthetic;
+use brick_profiler::profile::{DeviceStamps, LaunchTimes, launch_parts};
+use brick_profiler::{BrickProfiler, Phase, SyncMode};
 use brick_ptx::interp::{Checks, Schedule};
 use brick_runtime::cuda::certify::Subject;
 use brick_runtime::{Batch, Engine, EngineError, EngineOptions, Model};
@@ -249,6 +251,115 @@ fn how_a_prompt_comes_changes_no_bit() {
             assert_eq!(in_pieces(&model, &prompt, size).0, whole, "{types}, in pieces of {size}");
         }
     }
+}
+
+/// A prompt, decode steps of two sequences side by side and alone, and greedy ones: logits and tokens.
+fn prompt_and_steps(engine: &mut Engine) -> (Vec<Vec<f32>>, Vec<u32>) {
+    let (a, b) = (engine.new_sequence().unwrap(), engine.new_sequence().unwrap());
+    let mut logits = Vec::new();
+    let mut forward = |engine: &mut Engine, rows: &[(brick_runtime::SequenceId, usize, u32)]| {
+        let mut batch = Batch::default();
+        for &(id, position, token) in rows {
+            batch.push_tokens(id, position, &[token]);
+        }
+        logits.push(engine.forward_quiet(&batch).unwrap().last().unwrap().to_vec());
+    };
+    let mut batch = Batch::default();
+    batch.push_tokens(a, 0, &[3, 17, 250, 9, 400]);
+    engine.forward_quiet(&batch).unwrap();
+    forward(engine, &[(b, 0, 5)]);
+    forward(engine, &[(a, 5, 7), (b, 1, 8)]);
+    forward(engine, &[(a, 6, 9)]);
+    let mut tokens = Vec::new();
+    let greedy = engine.decode_greedy(&[(a, 1), (b, 2)], 3, &mut |found| {
+        tokens.extend(found);
+        true
+    });
+    assert_eq!(greedy.unwrap(), 3);
+    (logits, tokens)
+}
+
+#[test]
+fn steps_with_stamps_give_the_same_bits_and_a_record_per_block() {
+    let model = synthetic("tiny:q4_k_m");
+    let with = |stamps| on(&model, &EngineOptions { stamps, ..options() }, interpreter(9, Checks::Full)).unwrap();
+    let (mut plain, mut stamped) = (with(false), with(true));
+    assert_eq!(prompt_and_steps(&mut plain), prompt_and_steps(&mut stamped));
+    assert_eq!(plain.gpu().unwrap().stamps().len(), 0);
+    let gpu = stamped.gpu().unwrap();
+    assert_eq!(gpu.stamps().len(), 6, "the prompt of five is launched one by one, and not stamped");
+    let info = &gpu.plan().info;
+    for step in gpu.stamps() {
+        assert!(step.launches.len() > 2 * model.spec.n_layers);
+        for launch in &step.launches {
+            let blocks: u32 = launch.grid.iter().product();
+            assert!(launch.blocks.len() == blocks as usize && launch.blocks.iter().all(|r| r.ran), "{}", launch.kernel);
+            assert!(launch.blocks.iter().all(|r| r.begin < r.waited && r.waited < r.end), "{}", launch.kernel);
+            assert!(!launch.kernel.contains("stamped"));
+        }
+        let times = step.times(info);
+        // The interpreter runs one launch behind the other.
+        assert!(times.windows(2).all(|w| w[0].end_ns[1] < w[1].begin_ns[0]), "{times:#?}");
+        let span: u64 = launch_parts(&times).iter().map(|p| p.gap_ns + p.work_ns).sum();
+        assert_eq!(span, times.last().unwrap().end_ns[1]);
+    }
+    let first: Vec<LaunchTimes> = gpu.stamps().next().unwrap().times(info);
+    assert!(first.iter().any(|l| l.step == "blk.1.attn" && l.kernel.starts_with("attention_fused")), "{first:#?}");
+    let steps: Vec<_> = gpu.stamps().map(|step| step.times(info)).collect();
+    let summary = DeviceStamps::new(&steps).unwrap();
+    assert_eq!(summary.measured.span_us.len(), 3, "three greedy steps have the launches of the last");
+}
+
+#[test]
+fn steps_with_stamps_are_timed_by_them() {
+    let model = synthetic("tiny:q8_0");
+    let options = EngineOptions { stamps: true, ..options() };
+    let mut engine = on(&model, &options, interpreter(2, Checks::MemoryOnly)).unwrap();
+    let mut recorder = BrickProfiler::with_mode(engine.steps(), 4, SyncMode::Deferred);
+    let id = engine.new_sequence().unwrap();
+    let mut batch = Batch::default();
+    batch.push_tokens(id, 0, &[1, 2, 3]);
+    engine.forward(&batch, &mut recorder).unwrap();
+    assert_eq!(engine.gpu().unwrap().stamps().len(), 0);
+    batch.clear();
+    batch.push_tokens(id, 3, &[4]);
+    engine.forward(&batch, &mut recorder).unwrap();
+    recorder.finish();
+    let gpu = engine.gpu().unwrap();
+    let times = gpu.stamps().next().unwrap().times(&gpu.plan().info);
+    let of_step = |i: usize| recorder.step_totals(Phase::Decode, i).map_or(0, |t| t.sum_ns);
+    let charged: u64 = (0..engine.steps().len()).map(of_step).sum();
+    assert_eq!(charged, times.last().unwrap().end_ns[1]);
+}
+
+#[test]
+fn records_are_cleared_before_a_step_and_read_behind_it() {
+    let model = synthetic("tiny:q4_k_m");
+    let device = Noop::new();
+    let record = device.record();
+    let mut engine = on(&model, &EngineOptions { stamps: true, ..options() }, Box::new(device)).unwrap();
+    let id = engine.new_sequence().unwrap();
+    let mut batch = Batch::default();
+    batch.push_tokens(id, 0, &[3, 17, 250]);
+    record.forget();
+    engine.forward_quiet(&batch).unwrap();
+    assert!(!record.text().contains("stamp"), "a prompt has none: {}", record.text());
+    record.forget();
+    batch.clear();
+    batch.push_tokens(id, 3, &[5]);
+    engine.forward_quiet(&batch).unwrap();
+    let text = record.text();
+    let launches: Vec<&str> = text.lines().filter(|l| l.contains("<<<")).collect();
+    assert!(launches.iter().all(|l| l.contains("_stamped <<<") && l.contains(", <>stamps")), "{text}");
+    let about: Vec<&str> = text.lines().filter(|l| !l.contains("<<<")).collect();
+    insta::assert_snapshot!(format!("{}\n{}", about.join("\n"), launches[..3].join("\n")));
+    record.forget();
+    batch.clear();
+    batch.push_tokens(id, 4, &[6]);
+    engine.forward_quiet(&batch).unwrap();
+    let again: Vec<String> = record.text().lines().map(str::to_owned).collect();
+    let at = again.iter().position(|l| l.starts_with("replay")).unwrap();
+    assert!(again[at - 1].starts_with("clear ") && again[at + 1].starts_with("fetch "), "{again:#?}");
 }
 
 #[test]

@@ -81,6 +81,7 @@ impl Profile {
             },
             phases,
             launches: Vec::new(),
+            stamps: None,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `build` | from recorder to profile |
 //! | `parts` | timeline, threads, batch sizes, distance from the roofline |
+//! | `stamps` | inside a GPU's decode step: what its blocks noted |
 //! | `json` | JSON with one line per object, and back |
 //! | `verdict` | budgets kept and exceeded, bottlenecks, figures that cannot be true |
 
@@ -14,6 +15,7 @@ mod build;
 mod json;
 mod load;
 mod parts;
+mod stamps;
 mod verdict;
 
 #[cfg(test)]
@@ -25,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use build::ProfileInputs;
 pub use load::ProfileError;
 pub use parts::{BatchRow, BoundShare, Counters, ForwardRow, Histogram, ThreadRow, ThreadsMeasured};
+pub use stamps::{DeviceStamps, LaunchPart, LaunchTimes, StampsDerived, StampsMeasured, StampsRow, launch_parts};
 
 use crate::clock::ClockPrecision;
 use crate::machine::Machine;
@@ -55,6 +58,9 @@ pub struct Profile {
     /// On a GPU: the launches of a decode step, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub launches: Vec<StepLaunch>,
+    /// On a GPU, if asked for: when the blocks of decode steps ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamps: Option<DeviceStamps>,
 }
 
 /// A launch of a GPU kernel, and the step it belongs to.

@@ -10,7 +10,7 @@ use crate::budget::{Baseline, BaselineError, BudgetFile, BudgetTable, Roofline, 
 use crate::machine::tests::machine;
 use crate::record::SyncMode;
 use crate::step::Phase;
-use crate::testing::{profile, profile_against, profile_in, recording};
+use crate::testing::{profile, profile_against, profile_in, recording, stamped_profile};
 
 fn close(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
@@ -231,7 +231,7 @@ fn the_schema_accepts_every_profile() {
     let mut r = recording(SyncMode::Immediate);
     let bare = profile_against(&mut r, None, None);
     let modes = [SyncMode::Immediate, SyncMode::PerLayer, SyncMode::Deferred, SyncMode::None];
-    for p in modes.into_iter().map(profile_in).chain([bare]) {
+    for p in modes.into_iter().map(profile_in).chain([bare, stamped_profile()]) {
         let value: Value = serde_json::from_str(&p.to_json().unwrap()).unwrap();
         let errors: Vec<String> = schema.iter_errors(&value).map(|e| format!("{}: {e}", e.instance_path())).collect();
         assert!(errors.is_empty(), "{errors:#?}");
@@ -263,8 +263,9 @@ fn the_schema_refuses_what_is_no_profile() {
 
 #[test]
 fn json_comes_back_as_it_was() {
-    let p = profile();
-    assert_eq!(Profile::from_json("p.json", &p.to_json().unwrap()).unwrap(), p);
+    for p in [profile(), stamped_profile()] {
+        assert_eq!(Profile::from_json("p.json", &p.to_json().unwrap()).unwrap(), p);
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! | `table` | cells, columns, and how they are drawn |
 //! | `format` | numbers and names as text |
 //! | `profile` | a [`crate::Profile`] as tables and lines |
+//! | `stamps` | [`crate::profile::DeviceStamps`] |
 //! | `diff`, `score` | [`crate::diff`], [`crate::score`] |
 //! | `machine` | a [`crate::Machine`] |
 //! | `gate` | a [`crate::gate::Report`] |
@@ -18,6 +19,7 @@ mod gate;
 mod machine;
 mod profile;
 mod score;
+mod stamps;
 pub(crate) mod table;
 
 #[cfg(test)]

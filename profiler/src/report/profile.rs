@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::Style;
 use super::format::{clean, count, duration, number, percent};
 use super::table::{Cell, Table, Tone, escape, paint};
+use super::{Style, stamps};
 use crate::profile::{
     BottleneckReport, BoundShare, BudgetShare, Counters, Flag, PhaseProfile, Profile, PromptKind, RowDerived,
     RowMeasured, ThreadsMeasured, Verdict, WorkRates,
@@ -68,6 +68,11 @@ impl Profile {
                 let _ = writeln!(out, "{}", paint(&plain(line), *tone, style));
             }
         }
+        if let Some(stamps) = &self.stamps {
+            let _ = writeln!(out, "\n{}", paint(&plain(&stamps.title()), Tone::Bold, style));
+            out.push_str(&stamps.table().to_text(style));
+            let _ = writeln!(out, "{}", paint(&plain(stamps::LEGEND), Tone::Dim, style));
+        }
         if self.phases.is_empty() {
             out.push_str("\nnothing was recorded\n");
         } else {
@@ -92,6 +97,10 @@ impl Profile {
             for (line, _) in &view.lines {
                 let _ = writeln!(out, "- {}", escape(line));
             }
+        }
+        if let Some(stamps) = &self.stamps {
+            let _ = writeln!(out, "\n### {}\n", escape(&stamps.title()));
+            let _ = writeln!(out, "{}\n{}", stamps.table().to_markdown(), escape(stamps::LEGEND));
         }
         if self.phases.is_empty() {
             out.push_str("\nnothing was recorded\n");

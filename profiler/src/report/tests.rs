@@ -3,7 +3,7 @@
 use super::{ReportOptions, Style};
 use crate::machine::tests::machine;
 use crate::record::SyncMode;
-use crate::testing::{profile, profile_in};
+use crate::testing::{profile, profile_in, stamped_profile};
 
 #[test]
 fn text_of_a_profile() {
@@ -20,6 +20,15 @@ fn ascii_of_a_profile_with_its_slowest_bricks() {
 #[test]
 fn markdown_of_a_profile() {
     insta::assert_snapshot!(profile().to_markdown(&ReportOptions { steps: 2, ..ReportOptions::default() }));
+}
+
+#[test]
+fn inside_the_decode_steps_of_a_gpu() {
+    let of_stamps = |text: &str, from: &str| text.split_once(from).map(|(_, rest)| format!("{from}{rest}"));
+    let text = of_stamps(&stamped_profile().to_text(&ReportOptions::default()), "inside a decode step");
+    let markdown = of_stamps(&stamped_profile().to_markdown(&ReportOptions::default()), "### inside a decode step");
+    let (text, markdown) = (text.unwrap_or_default(), markdown.unwrap_or_default());
+    insta::assert_snapshot!(format!("{text}\n{markdown}"));
 }
 
 #[test]

@@ -209,12 +209,14 @@ pub struct Gpu {
     limits: Limits,
     global: Global,
     used: u64,
+    /// Instructions of all launches so far: what clocks count.
+    clock: u64,
 }
 
 impl Gpu {
     /// A machine without buffers.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, global: Global::default(), used: 0 }
+        Self { limits, global: Global::default(), used: 0, clock: 0 }
     }
 
     /// Makes a buffer with these contents.
@@ -327,8 +329,11 @@ impl Gpu {
             params,
             steps: self.limits.steps,
             resident: self.limits.resident_blocks.max(1) as usize,
+            began: self.clock,
         };
-        Ok(exec::run(&plan, &mut self.global)?)
+        let counts = exec::run(&plan, &mut self.global)?;
+        self.clock += counts.instructions();
+        Ok(counts)
     }
 
     /// The block of parameters.

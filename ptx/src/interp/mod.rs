@@ -76,7 +76,7 @@
 //!
 //! # What is not modelled
 //!
-//! - Time: the clocks count instructions of the launch, and `nanosleep` only lets others run.
+//! - Time: the clocks count instructions of all launches, and `nanosleep` only lets others run.
 //! - Weak memory: executions are interleavings, in which every write is seen at once. Missing synchronisation shows as a
 //!   race, not as a stale value. Happens-before is tracked per warp, so a fence of one lane counts for its whole warp, and
 //!   a fence before a barrier counts for relaxed writes after it by other warps.

@@ -30,7 +30,7 @@ pub enum Special {
     SmId,
     /// Number of multiprocessors.
     NSmId,
-    /// Nanoseconds; updated about once per microsecond.
+    /// Nanoseconds, the same clock on all multiprocessors; updated every 32 ns to every microsecond, depending on the GPU.
     GlobalTimer,
     /// Cycles of the multiprocessor, 32 bits.
     Clock,

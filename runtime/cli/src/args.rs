@@ -294,6 +294,7 @@ Examples:
   brick profile smollm2 --graph dot | dot -Tsvg > profile.svg
   brick profile smollm2 -o base.json && brick report base.json --layer 7
   brick profile qwen2.5-coder:1.5b --budget qwen2.5-1.5b-rtx4090 --budget-policy strict")]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of its own
 pub(crate) struct ProfileArgs {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
@@ -335,8 +336,11 @@ pub(crate) struct ProfileArgs {
     /// Write the captured decode step of a GPU as the driver shows it, in DOT (with --sync deferred)
     #[arg(long, value_name = "FILE")]
     pub(crate) cuda_graph: Option<PathBuf>,
+    /// Inside the decode steps of a GPU: when the blocks of every launch began, were past their wait, and ended (--sync deferred)
+    #[arg(long)]
+    pub(crate) stamps: bool,
     /// How finely time is taken
-    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    #[arg(long, value_enum, value_name = "MODE", default_value_t, default_value_if("stamps", "true", "deferred"))]
     pub(crate) sync: SyncArg,
     /// Forward calls of each phase that the JSON document lists one by one
     #[arg(long, value_name = "N", default_value_t = 64)]

@@ -21,6 +21,7 @@ mod launch;
 mod lower;
 pub mod plan;
 mod runner;
+pub mod stamps;
 mod weights;
 
 pub use launch::LaunchError;

@@ -342,6 +342,8 @@ pub struct GpuPlan {
     pub max_wanted: usize,
     /// The KV cache.
     pub kv: GpuKv,
+    /// Whether the blocks of captured steps note when they ran ([`stamps`](super::stamps)).
+    pub stamps: bool,
 }
 
 /// Most rows that a captured step has.

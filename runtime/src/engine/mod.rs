@@ -170,6 +170,7 @@ impl Engine {
             sequences,
             processors: device.about().processors,
             streamed_columns: options.streamed_columns,
+            stamps: options.stamps,
         };
         let plan = cuda::lower(graph, weights, &gpu_options)?;
         let kv = KvCache::on_device(kv_shape(graph, options.kv_type)?, context, sequences)?;

@@ -44,6 +44,10 @@ pub struct EngineOptions {
     /// Most columns that a GPU's matrix kernels normalise and round themselves where rows are few: every block of the grid does it for
     /// all, and beyond, a launch of its own is cheaper. Changes the speed, never a bit of the results.
     pub streamed_columns: usize,
+    /// On a GPU, captured steps run kernels whose blocks note when and where they ran
+    /// ([`GpuRunner::stamps`](crate::cuda::GpuRunner::stamps)): slower by some microseconds, and the host reads the notes behind every
+    /// step. Off, nothing of it exists.
+    pub stamps: bool,
     /// Told how many bytes of weights are on a GPU, of how many, while they are brought there.
     pub uploaded: Option<fn(u64, u64)>,
 }
@@ -65,6 +69,7 @@ impl Default for EngineOptions {
             keep_values: false,
             device: DeviceChoice::Cpu,
             streamed_columns: STREAMED_COLUMNS,
+            stamps: false,
             uploaded: None,
         }
     }

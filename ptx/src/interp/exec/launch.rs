@@ -23,6 +23,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) steps: u64,
     /// Blocks that run at once.
     pub(crate) resident: usize,
+    /// What clocks say when it begins.
+    pub(crate) began: u64,
 }
 
 struct Run<'a> {
@@ -157,7 +159,7 @@ impl Run<'_> {
                 tally: &mut self.tally,
                 params: &self.plan.params,
                 races: self.plan.races,
-                now: self.steps,
+                now: self.plan.began + self.steps,
             };
             match step(warp, kernel, (pc, active, exec), &mut cx, &mut self.ready) {
                 Ok(Flow::Continue) => {}

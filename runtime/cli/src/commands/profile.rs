@@ -8,13 +8,13 @@ use anyhow::{Context, bail};
 use brick_cuda::Launch;
 use brick_profiler::budget::{BudgetFile, BudgetTable, Roofline};
 use brick_profiler::exec_graph::ExecutionGraph;
-use brick_profiler::profile::{ModelInfo, PromptKind, RunInfo, StepLaunch};
+use brick_profiler::profile::{DeviceStamps, ModelInfo, PromptKind, RunInfo, StepLaunch};
 use brick_profiler::{BrickProfiler, Clock, Phase, Profile, ProfileInputs, ReportOptions};
 use brick_runtime::engine::DeviceChoice;
 use brick_runtime::{Engine, FinishReason, GenerateOptions, Model, SamplerOptions, Session};
 use bricks::BudgetPolicy;
 
-use crate::args::{GraphFormat, PolicyArg, ProfileArgs};
+use crate::args::{GraphFormat, PolicyArg, ProfileArgs, SyncArg};
 use crate::counters::HardwareCounters;
 use crate::{about, exit, load, output, progress};
 
@@ -28,6 +28,10 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
     let needed = prompt.len() + args.tg + 1;
     let mut options = load::engine_options(&args.engine, &model)?;
     options.device = args.engine.device.or_cpu();
+    if args.stamps {
+        can_stamp(args, options.device)?;
+        options.stamps = true;
+    }
     if args.engine.ctx.is_none() {
         options.context = options.context.max(needed);
     }
@@ -51,6 +55,9 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
     let engine = model.engine(&options).context("cannot set up the engine")?;
     load::note_fallback(args.engine.device, &engine);
     let on_gpu = engine.gpu().is_some();
+    if args.stamps && !on_gpu {
+        bail!(NO_GPU_TO_STAMP);
+    }
     // The roofline is that of this machine's processors.
     let policy = if on_gpu { BudgetPolicy::Off } else { policy };
     let steps = engine.steps().to_vec();
@@ -117,6 +124,9 @@ pub(super) fn profile(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
         },
     );
     profile.launches = launches(session.engine_mut())?;
+    if args.stamps {
+        profile.stamps = Some(stamps(session.engine()).context("--stamps: no decode step was replayed")?);
+    }
     if let Some(path) = &args.cuda_graph {
         write_cuda_graph(&session, path)?;
     }
@@ -149,6 +159,29 @@ fn launches(engine: &mut Engine) -> anyhow::Result<Vec<StepLaunch>> {
         shared_bytes: launch.dims.dynamic_shared,
     };
     Ok(list.into_iter().map(launch).collect())
+}
+
+const NO_GPU_TO_STAMP: &str = "--stamps: only the blocks of a GPU note when they ran; add --device cuda";
+
+/// Refuses what leaves no stamps.
+fn can_stamp(args: &ProfileArgs, device: DeviceChoice) -> anyhow::Result<()> {
+    if device == DeviceChoice::Cpu {
+        bail!(NO_GPU_TO_STAMP);
+    }
+    if !matches!(args.sync, SyncArg::Deferred) {
+        bail!("--stamps: blocks note when they ran in steps that are replayed, which is --sync deferred only");
+    }
+    if args.tg == 0 {
+        bail!("--stamps: blocks note when they ran in decode steps; --tg has to be at least 1");
+    }
+    Ok(())
+}
+
+/// What the blocks of the last decode steps noted.
+fn stamps(engine: &Engine) -> Option<DeviceStamps> {
+    let gpu = engine.gpu()?;
+    let steps: Vec<_> = gpu.stamps().map(|step| step.times(&gpu.plan().info)).collect();
+    DeviceStamps::new(&steps)
 }
 
 /// Writes the captured decode step as the driver shows it.

@@ -67,6 +67,24 @@ fn what_is_no_device_and_what_only_the_cpu_does() {
 }
 
 #[test]
+fn stamps_are_for_replayed_decode_steps_of_a_gpu() {
+    let shell = Shell::with_models();
+    let profile = "profile qwen2-tiny.gguf --pp 4 --stamps";
+    let run = |words: &str, told: &[&str]| shell.brick(&format!("{profile} {words}")).fails(1, told);
+    run("--tg 1", &["--stamps", "--device cuda"]);
+    run("--tg 1 --device cpu", &["--stamps", "--device cuda"]);
+    run("--tg 1 --device cuda --sync immediate", &["--stamps", "--sync deferred"]);
+    run("--tg 1 --device cuda --sync per-layer", &["--stamps", "--sync deferred"]);
+    run("--tg 0 --device cuda", &["--stamps", "--tg"]);
+    if !real_driver() {
+        run("--tg 1 --device cuda", &["no NVIDIA driver"]);
+        run("--tg 1 --device cuda --sync deferred", &["no NVIDIA driver"]);
+        let auto = Shell::with_machine();
+        auto.brick(&format!("{profile} --tg 1 --device auto")).fails(1, &["--stamps", "--device cuda"]);
+    }
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn drivers_that_are_none() {
     if real_driver() {

@@ -1,6 +1,7 @@
 //! From the nodes of a plan to launches, for a given number of rows.
 
 mod greedy;
+mod stamping;
 mod tensor;
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use brick_ptx::kernels::gemv::{Epilogue, Gemv};
 use brick_ptx::kernels::kv::KvType;
 use brick_ptx::kernels::step::Step;
 use brick_ptx::kernels::{Dims, Format, ShapeError, angles, embed, heads, norm, quantize, rope_kv};
+use brick_ptx::stamp::{SUFFIX, stamped};
 use bricks::{ActKind, AttentionSpec, Rows};
 
 use crate::cuda::plan::{
@@ -23,6 +25,8 @@ use crate::cuda::plan::{
 };
 use crate::cuda::weights::GpuWeights;
 use tensor::on_tensor_cores;
+
+pub(super) use stamping::Stamping;
 
 /// A launch cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +111,8 @@ pub(super) struct Launcher<'a> {
     pub(super) plan: &'a GpuPlan,
     pub(super) regions: &'a Regions,
     pub(super) extent: Extent,
+    /// Whether blocks note when they ran, and where.
+    pub(super) stamping: Option<Stamping>,
 }
 
 const READ: Access = Access::Read;
@@ -158,9 +164,15 @@ impl Launcher<'_> {
         name: &str,
         build: impl FnOnce(Target) -> ir::Kernel,
         dims: Dims,
-        args: Vec<Arg>,
+        mut args: Vec<Arg>,
     ) -> Result<Launch, LaunchError> {
-        let kernel = self.kernels.get(self.device, name, build)?;
+        let kernel = match &mut self.stamping {
+            None => self.kernels.get(self.device, name, build)?,
+            Some(stamping) => {
+                args.push(stamping.next(dims.grid));
+                self.kernels.get(self.device, &format!("{name}{SUFFIX}"), |target| stamped(&build(target)))?
+            }
+        };
         Ok(Launch { kernel, dims, args, dependent: true })
     }
 

@@ -36,6 +36,8 @@ pub struct GpuOptions {
     pub processors: u32,
     /// Most columns that matrix kernels round themselves where rows are few. Changes the speed, never a bit.
     pub streamed_columns: usize,
+    /// Whether the blocks of captured steps note when they ran.
+    pub stamps: bool,
 }
 
 /// Bytes that the splits of attention may take: longer prompts run in pieces.
@@ -423,6 +425,7 @@ impl Lowering<'_> {
                 sequences: self.options.sequences,
                 context: self.options.context,
             },
+            stamps: self.options.stamps,
         })
     }
 }

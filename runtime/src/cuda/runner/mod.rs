@@ -1,7 +1,8 @@
 //! Running a plan on a device: eager launches for prompts, captured and replayed ones for what repeats.
 
+mod replay;
+
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
 
 use brick_cuda::{Captured, Device, DeviceError, Launch, Mark, Place, Ptr, Ticket};
 use brick_profiler::{Recorder, SyncMode};
@@ -11,6 +12,7 @@ use brick_ptx::kernels::step::Step;
 
 use super::launch::{Kernels, LaunchError, Launcher, Regions};
 use super::plan::{Chunks, Extent, GpuPlan, MAX_CAPTURED, MAX_STOPS};
+use super::stamps::StepStamps;
 use super::weights::{GpuWeights, UploadError, UploadProgress};
 use crate::batch::Row;
 use crate::kv::{BLOCK, KvCache};
@@ -82,21 +84,15 @@ pub struct GreedyRow {
 /// Marks in order, with the node that each is behind.
 type Marks = Vec<(Option<usize>, Mark)>;
 
-/// A captured step.
-struct Graph {
-    captured: Captured,
-    launches: usize,
-    /// If the step is timed.
-    marks: Marks,
-}
-
 /// A plan on a device.
 pub struct GpuRunner {
     device: Box<dyn Device>,
     plan: GpuPlan,
     regions: Regions,
     kernels: Kernels,
-    graphs: HashMap<Extent, Graph>,
+    graphs: HashMap<Extent, replay::Graph>,
+    /// What the last replayed steps noted, oldest first, if the plan has stamps.
+    stamps: VecDeque<StepStamps>,
     /// The block table as the device has it.
     table: Vec<u32>,
     logits: Vec<f32>,
@@ -166,6 +162,7 @@ impl GpuRunner {
             regions: Regions { weights, buffers, kv: kv_regions, block_table },
             kernels: Kernels::default(),
             graphs: HashMap::new(),
+            stamps: VecDeque::new(),
             table,
             logits: Vec::new(),
             counts,
@@ -195,6 +192,12 @@ impl GpuRunner {
     /// What was done so far.
     pub fn counts(&self) -> GpuCounts {
         self.counts
+    }
+
+    /// What the blocks of the last replayed steps noted, oldest first; none unless
+    /// [`EngineOptions::stamps`](crate::EngineOptions::stamps) asked for it.
+    pub fn stamps(&self) -> impl DoubleEndedIterator<Item = &StepStamps> + ExactSizeIterator {
+        self.stamps.iter()
     }
 
     /// Captures and replays what repeats (the default), or launches everything one by one.
@@ -295,7 +298,8 @@ impl GpuRunner {
             context: self.reach(reach, repeats),
             apart: apart(rows),
             greedy: false,
-            timed: sync == SyncMode::Deferred,
+            // Marks between launches would keep them from overlapping, which is what stamps are there to show.
+            timed: sync == SyncMode::Deferred && !(repeats && self.plan.stamps),
         };
         let step = Step::new(self.plan.max_rows as u32);
         self.words.clear();
@@ -352,123 +356,8 @@ impl GpuRunner {
             plan: &self.plan,
             regions: &self.regions,
             extent,
+            stamping: None,
         }
-    }
-
-    /// Launches one by one. The host waits behind every node or every layer, or lets the device note the time, as `sync` says.
-    fn eager(&mut self, extent: Extent, sync: SyncMode) -> Result<(), GpuError> {
-        self.counts.eager += 1;
-        if sync == SyncMode::None {
-            return Ok(self.launcher(extent).step(&mut |device, _, launch| device.launch(launch))?);
-        }
-        if sync == SyncMode::Deferred {
-            let mut marks = std::mem::take(&mut self.marks);
-            let result = self.marked(extent, &mut marks);
-            let result = result.and_then(|used| Ok(self.read_marks(&marks[..used])?));
-            self.marks = marks;
-            return result;
-        }
-        // By step before which the host waits: those that begin another layer, or all.
-        let info = &self.plan.info;
-        let waits: Vec<bool> = (0..info.len())
-            .map(|i| i > 0 && (sync == SyncMode::Immediate || info[i].layer != info[i - 1].layer))
-            .collect();
-        self.device.synchronize()?;
-        let mut took = std::mem::take(&mut self.took);
-        let (mut since, mut before) = (Instant::now(), 0);
-        let result = self.launcher(extent).step(&mut |device, node, launch| {
-            if node != before {
-                if (before + 1..=node).any(|n| waits[n]) {
-                    device.synchronize()?;
-                    let now = Instant::now();
-                    took[before] += now.duration_since(since).as_nanos() as u64;
-                    since = now;
-                }
-                before = node;
-            }
-            device.launch(launch)
-        });
-        let result = result.map_err(GpuError::from).and_then(|()| Ok(self.device.synchronize()?));
-        took[before] += since.elapsed().as_nanos() as u64;
-        self.took = took;
-        result
-    }
-
-    /// Makes a step's launches with a mark before the first and behind the last of every node that has any. Gives the number of marks;
-    /// there may be more from other steps.
-    fn marked(&mut self, extent: Extent, marks: &mut Marks) -> Result<usize, GpuError> {
-        let mut next = 0;
-        let mut mark = |device: &mut dyn Device, behind: Option<usize>| -> Result<(), DeviceError> {
-            match marks.get_mut(next) {
-                Some((node, mark)) => {
-                    *node = behind;
-                    device.mark_again(*mark)?;
-                }
-                None => marks.push((behind, device.mark()?)),
-            }
-            next += 1;
-            Ok(())
-        };
-        let mut current = None;
-        mark(&mut *self.device, None)?;
-        self.launcher(extent).step(&mut |device, node, launch| {
-            if current.is_some_and(|c| c != node) {
-                mark(device, current)?;
-            }
-            current = Some(node);
-            device.launch(launch)
-        })?;
-        mark(&mut *self.device, current)?;
-        Ok(next)
-    }
-
-    /// Adds what passed between marks to the nodes.
-    fn read_marks(&mut self, marks: &[(Option<usize>, Mark)]) -> Result<(), DeviceError> {
-        for pair in marks.windows(2) {
-            if let Some(node) = pair[1].0 {
-                self.took[node] += self.device.elapsed_ns(pair[0].1, pair[1].1)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Runs a captured step; captures it first if there is none of this extent.
-    fn replay(&mut self, extent: Extent) -> Result<(), GpuError> {
-        if !self.graphs.contains_key(&extent) {
-            self.capture(extent)?;
-        }
-        let Some(graph) = self.graphs.get(&extent) else { return Ok(()) };
-        self.counts.replays += 1;
-        self.device.replay(graph.captured)?;
-        if extent.timed {
-            let marks = graph.marks.clone();
-            self.read_marks(&marks)?;
-        }
-        Ok(())
-    }
-
-    fn capture(&mut self, extent: Extent) -> Result<(), GpuError> {
-        // Loading a kernel is not allowed while capturing: all launches are made once before.
-        let mut launches = 0;
-        self.launcher(extent).step(&mut |_, _, _| {
-            launches += 1;
-            Ok(())
-        })?;
-        let mut marks = Vec::new();
-        self.device.begin_capture()?;
-        let made = if extent.timed {
-            self.marked(extent, &mut marks).map(|_| ())
-        } else {
-            self.launcher(extent).step(&mut |device, _, launch| device.launch(launch)).map_err(GpuError::from)
-        };
-        if let Err(e) = made {
-            self.device.abandon_capture();
-            return Err(e);
-        }
-        let captured = self.device.end_capture()?;
-        self.graphs.insert(extent, Graph { captured, launches, marks });
-        self.counts.captures += 1;
-        Ok(())
     }
 
     /// Copies on the device what the cache's bookkeeping has copied.
