@@ -1,9 +1,15 @@
 //! Scales of a group, decoded: what eight warps would do four times over is done once.
 
 use super::copy::{Copy, scale_place};
-use super::{GemvMma, ROW_SCALES};
+use super::{GemvMma, ROW_SCALES, WARPS};
 use crate::build::{B32, F16, F16x2, F32, KernelBuilder, LoadOptions, Ptr, Reg, SharedSpace, U32, Var};
+use crate::kernels::format::Format;
 use crate::kernels::gemv::weights::MIN_UNIT;
+
+/// Bytes of shared memory for scales of super-blocks.
+pub(super) fn supers_bytes(format: Format) -> u32 {
+    if format == Format::Q6_K { 2 * SUPERS * STRIDE } else { 0 }
+}
 
 /// Decodes the scales of every row and block of a group: pairs of words, `[32 blocks][rows]`.
 ///
@@ -14,22 +20,64 @@ pub(super) struct Decode {
     supers: Option<Supers>,
 }
 
-/// Scales of super-blocks, which are too narrow for asynchronous copies: a thread holds that of its row and blocks of the next group.
+/// Super-blocks of a row that are loaded together: a sector of memory, four groups.
+const SUPERS: u32 = 16;
+/// Values from a super-block's scales to the next in shared memory: so that 16 of them, of a row and the next, are in different banks.
+const STRIDE: u32 = 34;
+
+/// Scales of super-blocks, which are too narrow for asynchronous copies: threads hold the next ones of all rows, and put them to shared memory when
+/// their first group comes.
 struct Supers {
-    of_row: Ptr<F16>,
-    /// Super-blocks of a row.
-    count: Reg<U32>,
-    next: Var<F16>,
+    plane: Ptr<F16>,
+    /// Of each value that a thread holds, its row in the matrix.
+    rows: Vec<Reg<U32>>,
+    blocks: Reg<U32>,
+    next: Vec<Var<F16>>,
+    /// `[SUPERS][STRIDE]`, a value per row.
+    staged: Ptr<F16, SharedSpace>,
 }
 
 impl Supers {
-    /// Begins to load that of a group; zero beyond the end.
-    fn load(&self, k: &KernelBuilder, group: Reg<U32>) {
-        let index = k.mad(group, 4, k.shr(k.warp(), 1));
-        k.set(self.next, k.f16(half::f16::ZERO));
-        k.if_(k.lt(index, self.count), || {
-            k.set(self.next, k.ld_with(k.index(self.of_row, index), LoadOptions::STREAM));
+    fn new(k: &KernelBuilder, gemv: GemvMma, plane: Ptr<F16>, copy: &Copy) -> Self {
+        let (threads, values) = (32 * WARPS, gemv.rows() * SUPERS);
+        let row = |part: u32| copy.row(k, k.div(k.add(k.tid(), threads * part), SUPERS));
+        Self {
+            plane,
+            rows: (0..values / threads).map(row).collect(),
+            blocks: copy.blocks,
+            next: (0..values / threads).map(|_| k.var(k.f16(half::f16::ZERO))).collect(),
+            staged: k.shared("supers_of_groups", SUPERS * STRIDE),
+        }
+    }
+
+    /// Begins to load those from a super-block on; zeros beyond the end.
+    fn load(&self, k: &KernelBuilder, first: Reg<U32>) {
+        let index = k.add(first, k.and(k.tid(), SUPERS - 1));
+        for (row, next) in self.rows.iter().zip(&self.next) {
+            k.set(*next, k.f16(half::f16::ZERO));
+            k.if_(k.lt(index, k.shr(self.blocks, 3)), || {
+                let of_row = k.row(self.plane, *row, k.shr(self.blocks, 2));
+                k.set(*next, k.ld_with(k.index(of_row, index), LoadOptions::STREAM));
+            });
+        }
+    }
+
+    /// Stages those of four groups, where `group` is the first of them.
+    fn stage(&self, k: &KernelBuilder, group: Reg<U32>) {
+        k.if_(k.eq(k.and(group, 3), 0), || {
+            for (part, next) in (0..).zip(&self.next) {
+                let row = k.div(k.add(k.tid(), 32 * WARPS * part), SUPERS);
+                let at = k.mad(k.and(k.tid(), SUPERS - 1), STRIDE, row);
+                k.st(k.index(self.staged, at), *next);
+            }
+            self.load(k, k.mad(group, 4, SUPERS));
         });
+    }
+
+    /// That of a row of the block, and of a super-block of a group.
+    fn get(&self, k: &KernelBuilder, group: Reg<U32>, super_block: Reg<U32>, row: Reg<U32>) -> Reg<F32> {
+        let index = k.mad(k.and(group, 3), 4, super_block);
+        k.f16_to_f32(k.ld(k.index(self.staged, k.mad(index, STRIDE, row))))
     }
 }
 
@@ -42,15 +90,18 @@ impl Decode {
         copy: &Copy,
         to: Ptr<F32, SharedSpace>,
     ) -> Self {
-        let supers = supers.map(|supers| {
-            let row = copy.row(k, k.laneid());
-            let of_row = k.row(supers, row, k.shr(copy.blocks, 2));
-            Supers { of_row, count: k.shr(copy.blocks, 3), next: k.var(k.f16(half::f16::ZERO)) }
-        });
+        let supers = supers.map(|plane| Supers::new(k, gemv, plane, copy));
         if let Some(supers) = &supers {
             supers.load(k, k.value(0));
         }
         Self { gemv, to, supers }
+    }
+
+    /// What precedes [`group`](Self::group), with a barrier in between.
+    pub(super) fn before(&self, k: &KernelBuilder, group: Reg<U32>) {
+        if let Some(supers) = &self.supers {
+            supers.stage(k, group);
+        }
     }
 
     /// Decodes a group that is in shared memory: a lane has a row, a warp four blocks, half of a super-block. All threads take part.
@@ -71,9 +122,10 @@ impl Decode {
         let at = |block: usize| to.at((2 * rows) as i32 * block as i32);
         match &self.supers {
             Some(supers) => {
-                let d = k.f16_to_f32(supers.next.get());
-                supers.load(k, k.add(group, 1));
-                let [a, b] = k.ld2(k.index_by(chunk, k.and(warp, 1), 8));
+                let d = supers.get(k, group, k.shr(warp, 1), row);
+                let [a, b, later_a, later_b] = k.ld4(chunk);
+                let second_half = k.ne(k.and(warp, 1), 0);
+                let (a, b) = (k.select(second_half, later_a, a), k.select(second_half, later_b, b));
                 for (block, halves) in [a, k.shr(a, 16), b, k.shr(b, 16)].into_iter().enumerate() {
                     k.st2(at(block), [d, k.bitcast(halves)]);
                 }

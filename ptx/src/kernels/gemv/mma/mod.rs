@@ -148,8 +148,9 @@ impl GemvMma {
         matches!(self.format, Format::Q4_K | Format::Q6_K)
     }
 
+    /// Bytes of shared memory besides the ring.
     fn decoded_bytes(self) -> u32 {
-        if self.decodes() { 8 * self.rows() * BLOCKS } else { 0 }
+        if self.decodes() { 8 * self.rows() * BLOCKS + decode::supers_bytes(self.format) } else { 0 }
     }
 
     /// Where in a stage the high bits begin.
@@ -263,6 +264,9 @@ impl GemvMma {
             k.set(stage, k.select(k.eq(next, bytes), 0, next));
         };
         k.for_rolled(0, groups, 1, |step| {
+            if let Some(decode) = &decode {
+                decode.before(&k, step);
+            }
             k.cp_async_wait(self.stages() - 2);
             k.barrier();
             k.comment("begin the copies that go where everybody has read");
