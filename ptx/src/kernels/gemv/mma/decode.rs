@@ -120,33 +120,30 @@ impl Decode {
         let chunk = k.index_by(of_row, scale_place(k, row, k.shr(warp, 1)), 16);
         let to = k.index_by(k.index_by(self.to, warp, 4 * 8 * rows), row, 8);
         let at = |block: usize| to.at((2 * rows) as i32 * block as i32);
-        match &self.supers {
-            Some(supers) => {
-                let d = supers.get(k, group, k.shr(warp, 1), row);
-                let [a, b, later_a, later_b] = k.ld4(chunk);
-                let second_half = k.ne(k.and(warp, 1), 0);
-                let (a, b) = (k.select(second_half, later_a, a), k.select(second_half, later_b, b));
-                for (block, halves) in [a, k.shr(a, 16), b, k.shr(b, 16)].into_iter().enumerate() {
-                    k.st2(at(block), [d, k.bitcast(halves)]);
-                }
+        if let Some(supers) = &self.supers {
+            let d = supers.get(k, group, k.shr(warp, 1), row);
+            let [a, b, later_a, later_b] = k.ld4(chunk);
+            let second_half = k.ne(k.and(warp, 1), 0);
+            let (a, b) = (k.select(second_half, later_a, a), k.select(second_half, later_b, b));
+            for (block, halves) in [a, k.shr(a, 16), b, k.shr(b, 16)].into_iter().enumerate() {
+                k.st2(at(block), [d, k.bitcast(halves)]);
             }
-            None => {
-                let [d, a, b, c] = k.ld4(chunk);
-                let [d, dmin] = k.f16x2_to_f32(d.as_ty::<F16x2>());
-                let second_half = k.ne(k.and(warp, 1), 0);
-                // Four fields are 48 bits, from bit 0 or from bit 48.
-                let low = k.select(second_half, k.shf_right(b, c, 16), a);
-                let high = k.select(second_half, k.shr(c, 16), b);
-                for block in 0..4 {
-                    let field = match block {
-                        3 => k.shr(high, 4),
-                        _ => k.shf_right(low, high, 12 * block as u32),
-                    };
-                    let (scale, min) = (k.and(field.as_ty::<U32>(), 63), k.and(field.as_ty::<U32>(), 0xfc0));
-                    let min = k.mul(k.mul(dmin, k.to_f32(min)), -1.0 / MIN_UNIT);
-                    k.st2(at(block), [k.mul(d, k.to_f32(scale)), min]);
-                }
-            }
+            return;
+        }
+        let [d, a, b, c] = k.ld4(chunk);
+        let [d, dmin] = k.f16x2_to_f32(d.as_ty::<F16x2>());
+        let second_half = k.ne(k.and(warp, 1), 0);
+        // Four fields are 48 bits, from bit 0 or from bit 48.
+        let low = k.select(second_half, k.shf_right(b, c, 16), a);
+        let high = k.select(second_half, k.shr(c, 16), b);
+        for block in 0..4 {
+            let field = match block {
+                3 => k.shr(high, 4),
+                _ => k.shf_right(low, high, 12 * block as u32),
+            };
+            let (scale, min) = (k.and(field.as_ty::<U32>(), 63), k.and(field.as_ty::<U32>(), 0xfc0));
+            let min = k.mul(k.mul(dmin, k.to_f32(min)), -1.0 / MIN_UNIT);
+            k.st2(at(block), [k.mul(d, k.to_f32(scale)), min]);
         }
     }
 }

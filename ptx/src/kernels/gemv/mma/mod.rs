@@ -2,7 +2,7 @@
 //!
 //! # Shapes and buffers
 //! Those of [`gemv`](super) for chunks of 8 tokens, with columns in multiples of 256: `W` in planes of one of [`FORMATS`], `x` in the tiles of
-//! [`activation`], and the epilogues `Store` and `SwiGlu`. A block takes one, two or four chunks together, so that it reads `W` once for all of them;
+//! [`activation`](crate::kernels::activation), and the epilogues `Store` and `SwiGlu`. A block takes one, two or four chunks together, so that it reads `W` once for all of them;
 //! the grid has a multiple of that along y.
 //!
 //! # Who does what
@@ -291,7 +291,7 @@ impl GemvMma {
     }
 
     /// Adds the sums of blocks up, and stores the results. The ring is where warps meet: nothing else is read there any more.
-    fn store(&self, k: &KernelBuilder, store: &Store, shape: &Shape, parts: Ptr<F32, SharedSpace>, acc: &Sums) {
+    fn store(self, k: &KernelBuilder, store: &Store, shape: &Shape, parts: Ptr<F32, SharedSpace>, acc: &Sums) {
         const PARTS: u32 = WARPS * 4 * 32;
         k.barrier();
         k.comment("the tree over blocks that a warp has is in registers, over the others in other warps");

@@ -181,25 +181,22 @@ impl Warp {
             [even, odd, even, odd]
         };
         let none: Reg<B32> = k.value(0_u32);
-        let sums = match block.scales {
-            [RowScales::Halves(_, first), RowScales::Halves(_, second)] => {
-                let halves = |word: Reg<B32>| word.as_ty::<S32>();
-                let starts = [
-                    start(&|[_, _, sums, _]| k.mul(k.bfe(halves(sums), 0, 16), -32)),
-                    start(&|[_, _, sums, _]| k.mul(k.shr(halves(sums), 16), -32)),
-                ];
-                let a = [[a[0], a[1], none, none], [none, none, a[2], a[3]]];
-                let sums = [0, 1].map(|half| k.mma_int8(signs, a[half], b, starts[half]));
-                let scales = [first, second];
-                std::array::from_fn(|i| k.mad(scales[i / 2][1], sums[1][i], k.mul(scales[i / 2][0], sums[0][i])))
-            }
-            _ => {
-                let start = start(&|[_, _, _, whole]| match self.gemv.format {
-                    Format::Q4_0 => k.mul(whole.as_ty::<S32>(), -8),
-                    _ => k.value(0),
-                });
-                k.mma_int8(signs, a, b, start)
-            }
+        let sums = if let [RowScales::Halves(_, first), RowScales::Halves(_, second)] = block.scales {
+            let halves = |word: Reg<B32>| word.as_ty::<S32>();
+            let starts = [
+                start(&|[_, _, sums, _]| k.mul(k.bfe(halves(sums), 0, 16), -32)),
+                start(&|[_, _, sums, _]| k.mul(k.shr(halves(sums), 16), -32)),
+            ];
+            let a = [[a[0], a[1], none, none], [none, none, a[2], a[3]]];
+            let sums = [0, 1].map(|half| k.mma_int8(signs, a[half], b, starts[half]));
+            let scales = [first, second];
+            std::array::from_fn(|i| k.mad(scales[i / 2][1], sums[1][i], k.mul(scales[i / 2][0], sums[0][i])))
+        } else {
+            let start = start(&|[_, _, _, whole]| match self.gemv.format {
+                Format::Q4_0 => k.mul(whole.as_ty::<S32>(), -8),
+                _ => k.value(0),
+            });
+            k.mma_int8(signs, a, b, start)
         };
         for (i, (sum, acc)) in sums.into_iter().zip(acc).enumerate() {
             let [scale, scaled, _, _] = tokens[i % 2].map(|word| k.bitcast::<B32, F32>(word));

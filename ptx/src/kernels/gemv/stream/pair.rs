@@ -5,7 +5,7 @@
 //!
 //! # Who does what
 //! Blocks are divided among the matrices in proportion to their rows, A first: no block has both. Results are those of a launch of
-//! [`GemvStream`] for each, bit for bit.
+//! [`GemvStream`](super::GemvStream) for each, bit for bit.
 
 use super::super::pair::{GemvPair, PairResult, split};
 use super::entries::{activations, eps};
