@@ -1,8 +1,8 @@
 //! What becomes of the sums: stores, the gated activation, the largest of all.
 
-use super::reduce::Reduced;
+use super::reduce::{self, Reduced};
 use super::{Epilogue, Gemv, PLAIN, Shape, WARPS};
-use crate::build::{F32, KernelBuilder, Pred, Ptr, Reg, SharedSpace, U32};
+use crate::build::{F32, KernelBuilder, Pred, Ptr, Reg, SharedSpace, U32, Var};
 use crate::ir::Access;
 use crate::kernels::argmax::{Best, Key};
 use crate::kernels::arrive::{arrive, written};
@@ -19,7 +19,18 @@ pub(super) struct Store {
     tokens: u32,
     /// Bias, and residual if it is a parameter: not of the gated activation.
     added: Option<(Ptr<F32>, Option<Ptr<F32>>)>,
+    /// Where they are loaded long before there are sums, if they are.
+    early: Option<[Var<F32>; 2]>,
     y: Ptr<F32>,
+}
+
+/// What is added to sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Added {
+    /// A constant.
+    Bias,
+    /// What kernels before have made.
+    Residual,
 }
 
 pub(super) struct ArgMax {
@@ -51,10 +62,11 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    pub(super) fn of(k: &KernelBuilder, gemv: Gemv, first: Reg<U32>, shape: &Shape, reduced: &Reduced) -> Self {
+    pub(super) fn of(k: &KernelBuilder, gemv: Gemv, first: Reg<U32>, shape: &Shape) -> Self {
         let per_warp = gemv.rows_per_warp();
-        let (row, token) = (k.add(first, k.rem(reduced.index, per_warp)), k.div(reduced.index, per_warp));
-        let one_of_copies = k.eq(k.and(k.laneid(), reduced.copies - 1), 0);
+        let (index, copies) = reduce::place(k, gemv.tokens * per_warp);
+        let (row, token) = (k.add(first, k.rem(index, per_warp)), k.div(index, per_warp));
+        let one_of_copies = k.eq(k.and(k.laneid(), copies - 1), 0);
         let inside = k.and(k.lt(row, shape.rows), k.lt(token, gemv.tokens));
         Self { row, token, owns: k.and(one_of_copies, inside) }
     }
@@ -65,18 +77,41 @@ impl Store {
         let plain = epilogue == Epilogue::Store;
         let read = |name| k.param_ptr(name, Access::Read, 4);
         let added = plain.then(|| (read("bias"), Some(read("residual"))));
-        Self { tokens, added, y: k.param_ptr("y", Access::Write, 4) }
+        Self { tokens, added, early: None, y: k.param_ptr("y", Access::Write, 4) }
     }
 
     /// Of a kernel that takes no residual.
     pub(super) fn biased(k: &KernelBuilder, tokens: u32) -> Self {
         let added = Some((k.param_ptr("bias", Access::Read, 4), None));
-        Self { tokens, added, y: k.param_ptr("y", Access::Write, 4) }
+        Self { tokens, added, early: None, y: k.param_ptr("y", Access::Write, 4) }
     }
 
     pub(super) fn store(&self, k: &KernelBuilder, gemv: Gemv, first: Reg<U32>, shape: &Shape, reduced: &Reduced) {
         // Gate is the even row of a pair; the sum of its up is as many lanes away as there are copies of a sum.
-        self.write(k, &Owner::of(k, gemv, first, shape, reduced), shape, reduced.sum, reduced.copies);
+        self.write(k, &Owner::of(k, gemv, first, shape), shape, reduced.sum, reduced.copies);
+    }
+
+    /// The same, and what is added to sums is what [`load`](Self::load) has loaded.
+    pub(super) fn early(self, k: &KernelBuilder) -> Self {
+        Self { early: self.added.map(|_| [k.var(0.0), k.var(0.0)]), ..self }
+    }
+
+    /// Begins to load what is added to the sum of a lane, in lanes that store one.
+    pub(super) fn load(&self, k: &KernelBuilder, what: Added, owner: &Owner, shape: &Shape) {
+        let (Some([bias, residual]), Some(added), Some(stride)) = (self.early, self.added, shape.stride) else {
+            return;
+        };
+        match (what, added) {
+            (Added::Bias, (from, _)) => k.if_(k.and(owner.owns, k.ne(k.address_of(from), 0_u64)), || {
+                k.set(bias, k.ld_with(k.index(from, owner.row), PLAIN));
+            }),
+            (Added::Residual, (_, Some(from))) => k.if_(k.and(owner.owns, k.ne(k.address_of(from), 0_u64)), || {
+                let token = k.mad(k.ctaid_y(), self.tokens, owner.token);
+                // Not through the read-only path: it may be `y`.
+                k.set(residual, k.ld(k.index(k.row(from, token, k.shl(stride, 2)), owner.row)));
+            }),
+            (Added::Residual, (_, None)) => {}
+        }
     }
 
     /// Stores a sum of each lane. The lane with the next row is `next_row` lanes away.
@@ -95,10 +130,16 @@ impl Store {
         k.if_(owns, || {
             let y = k.var(sum);
             let of_token = |ptr: Ptr<F32>| k.index(k.row(ptr, token, k.shl(stride, 2)), row);
-            k.if_(k.ne(k.address_of(bias), 0_u64), || k.add_into(y, k.ld_with(k.index(bias, row), PLAIN)));
-            // Not through the read-only path: it may be `y`.
+            k.if_(k.ne(k.address_of(bias), 0_u64), || match self.early {
+                Some([bias, _]) => k.add_into(y, bias),
+                None => k.add_into(y, k.ld_with(k.index(bias, row), PLAIN)),
+            });
             if let Some(residual) = residual {
-                k.if_(k.ne(k.address_of(residual), 0_u64), || k.add_into(y, k.ld(of_token(residual))));
+                k.if_(k.ne(k.address_of(residual), 0_u64), || match self.early {
+                    Some([_, residual]) => k.add_into(y, residual),
+                    // Not through the read-only path: it may be `y`.
+                    None => k.add_into(y, k.ld(of_token(residual))),
+                });
             }
             k.st(of_token(self.y), y);
         });
@@ -149,7 +190,7 @@ impl ArgMax {
 
     /// Takes the sum of a lane into account.
     pub(super) fn take(k: &KernelBuilder, best: &Best, gemv: Gemv, first: Reg<U32>, shape: &Shape, reduced: &Reduced) {
-        let Owner { row, .. } = Owner::of(k, gemv, first, shape, reduced);
+        let Owner { row, .. } = Owner::of(k, gemv, first, shape);
         // The row is inside or not, and a NaN is less than every number.
         best.update(k, Key::new(k, k.select(k.lt(row, shape.rows), reduced.sum, f32::NAN), row));
     }

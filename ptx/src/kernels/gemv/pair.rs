@@ -8,7 +8,7 @@
 //! # Who does what
 //! CTAs take rows of A as long as there are any, then rows of B: no CTA has both. Results are those of a launch for each, bit for bit.
 
-use super::epilogue::{Owner, Store};
+use super::epilogue::{Added, Owner, Store};
 use super::reduce::Reduced;
 use super::weights::Planes;
 use super::{Epilogue, Gemv, MAX_CHUNKS, MAX_TOKENS, Matrix, Quantised, Shape, WARPS, entries};
@@ -204,13 +204,27 @@ impl PairResult {
         k.div(k.add(self.rows[i], per_cta - 1), per_cta)
     }
 
-    /// Stores the sums of the rows of matrix `i` from `first` on.
-    pub(super) fn store(&self, k: &KernelBuilder, i: usize, first: Reg<U32>, reduced: &Reduced) {
-        let shape = self.shape(i);
-        let mut owner = Owner::of(k, self.pair.of[i], first, &shape, reduced);
+    /// What becomes of sums of matrix `i`: its rows are behind those of the other.
+    fn owner(&self, k: &KernelBuilder, i: usize, first: Reg<U32>) -> Owner {
+        let mut owner = Owner::of(k, self.pair.of[i], first, &self.shape(i));
         if i == 1 {
             owner.row = k.add(owner.row, self.rows[0]);
         }
-        self.store.write(k, &owner, &shape, reduced.sum, reduced.copies);
+        owner
+    }
+
+    /// Begins to load what is added to the sums of the rows of matrix `i` from `first` on.
+    pub(super) fn load(&self, k: &KernelBuilder, i: usize, what: Added, first: Reg<U32>) {
+        self.store.load(k, what, &self.owner(k, i, first), &self.shape(i));
+    }
+
+    /// Stores the sums of the rows of matrix `i` from `first` on.
+    pub(super) fn store(&self, k: &KernelBuilder, i: usize, first: Reg<U32>, reduced: &Reduced) {
+        self.store.write(k, &self.owner(k, i, first), &self.shape(i), reduced.sum, reduced.copies);
+    }
+
+    /// The same, and what is added is what [`load`](Self::load) has loaded.
+    pub(super) fn early(self, k: &KernelBuilder) -> Self {
+        Self { store: self.store.early(k), ..self }
     }
 }

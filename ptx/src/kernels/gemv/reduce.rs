@@ -2,14 +2,18 @@
 
 use crate::build::{F32, KernelBuilder, Reg, U32};
 
-/// A sum over all lanes, of the value that this lane was given.
+/// A sum over all lanes, of the value that [`place`] gives this lane.
 pub(super) struct Reduced {
     /// The sum.
     pub(super) sum: Reg<F32>,
-    /// Which of the values it is the sum of.
-    pub(super) index: Reg<U32>,
     /// Lanes that hold the same sum: a power of two, consecutive.
     pub(super) copies: u32,
+}
+
+/// Which of so many values this lane is given the sum of, and how many lanes are.
+pub(super) fn place(k: &KernelBuilder, values: u32) -> (Reg<U32>, u32) {
+    let copies = 32 / values.next_power_of_two();
+    (k.shr(k.laneid(), copies.trailing_zeros()), copies)
 }
 
 /// Sums each of up to 32 values over the 32 lanes. In every step a lane gives away half of its values and takes the other half of its
@@ -19,7 +23,7 @@ pub(super) struct Reduced {
 /// [`KernelBuilder::warp_reduce`] computes, bit for bit.
 pub(super) fn over_lanes(k: &KernelBuilder, mut values: Vec<Reg<F32>>) -> Reduced {
     let padded = values.len().next_power_of_two();
-    let (copies, index) = (32 / padded as u32, k.shr(k.laneid(), (32 / padded as u32).trailing_zeros()));
+    let (_, copies) = place(k, values.len() as u32);
     if let Some(&last) = values.last() {
         values.resize(padded, last);
     }
@@ -39,5 +43,5 @@ pub(super) fn over_lanes(k: &KernelBuilder, mut values: Vec<Reg<F32>>) -> Reduce
             })
             .collect();
     }
-    Reduced { sum: values[0], index, copies }
+    Reduced { sum: values[0], copies }
 }

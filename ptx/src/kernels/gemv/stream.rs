@@ -30,7 +30,7 @@ mod held;
 pub mod pair;
 mod tiles;
 
-use super::epilogue::{ArgMax, Store};
+use super::epilogue::{Added, ArgMax, Owner, Store};
 use super::reduce::{self, Reduced};
 use super::weights::{Lane, Planes, Raw};
 use super::{Epilogue, Gemv, Shape, multiply_blocks, rows_at, steps_from};
@@ -192,13 +192,18 @@ impl GemvStream {
         let sink = match epilogue {
             Epilogue::ArgMax => Sink::ArgMax(ArgMax::params(&k, tokens, WARPS), Best::new(&k)),
             Epilogue::SwiGluQ8 => Sink::Round(Blocks::params(&k, tokens), k.var(0)),
-            _ => Sink::Store(Store::params(&k, tokens, epilogue)),
+            _ => Sink::Store(Store::params(&k, tokens, epilogue).early(&k)),
         };
         let shape = Shape::params(&k, epilogue, format.column_multiple() as u32);
         let eps = (self.source == Source::Norm).then(|| k.param_f32("eps"));
         let mut copies = 1;
         let stream = Stream { k: &k, gemv: self.gemv, planes, tiles: &tiles, shape: &shape, eps };
-        stream.run(target, k.ctaid(), k.nctaid(), |first, reduced| {
+        let added = |what: Added, first: Reg<U32>| {
+            if let Sink::Store(store) = &sink {
+                store.load(&k, what, &Owner::of(&k, self.gemv, first, &shape), &shape);
+            }
+        };
+        stream.run(target, k.ctaid(), k.nctaid(), added, |first, reduced| {
             copies = reduced.copies;
             match &sink {
                 Sink::Store(store) => store.store(&k, self.gemv, first, &shape, &reduced),
@@ -256,8 +261,15 @@ impl Stream<'_> {
     }
 
     /// All of it, for block `cta` of `ctas`: `sink` receives the sums of the rows from its first number on, which is that
-    /// of the block's first warp if the epilogue rounds. All threads of the block take part.
-    fn run(&self, target: Target, cta: Reg<U32>, ctas: Reg<U32>, sink: impl FnOnce(Reg<U32>, Reduced)) {
+    /// of the block's first warp if the epilogue rounds. Long before, `added` is asked to load what is added to them. All threads of the block take part.
+    fn run(
+        &self,
+        target: Target,
+        cta: Reg<U32>,
+        ctas: Reg<U32>,
+        added: impl Fn(Added, Reg<U32>),
+        sink: impl FnOnce(Reg<U32>, Reduced),
+    ) {
         let (k, per_warp, rows) = (self.k, self.gemv.rows_per_warp(), self.shape.rows);
         let format = self.gemv.format;
         let blocks = k.shr(self.shape.columns, 5);
@@ -295,10 +307,12 @@ impl Stream<'_> {
             }
         }
         let gain = self.tiles.gain(k, self.shape.columns);
+        added(Added::Bias, first.get());
         if target >= Target::Sm90 {
             k.wait_for_dependencies();
             k.launch_dependents();
         }
+        added(Added::Residual, first.get());
         self.tiles.make(k, self.shape.columns, self.eps, gain.as_ref());
 
         k.while_rolled(
@@ -318,6 +332,8 @@ impl Stream<'_> {
                 k.add_into(first, step_from(present));
                 k.if_(k.lt(first, rows), || self.load_first(&constants, of_warp(first.get()), &held));
                 sink(present, reduce::over_lanes(k, acc.iter().map(|a| a.get()).collect()));
+                added(Added::Bias, first.get());
+                added(Added::Residual, first.get());
             },
         );
     }

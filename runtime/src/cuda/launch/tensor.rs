@@ -73,14 +73,14 @@ impl Launcher<'_> {
     }
 }
 
-/// Whether tensor cores take a product: whole chunks of rows, and weights that there are kernels for. Two matrices on one input of eight rows
-/// are one launch of another kernel, which is shorter than two of these.
+/// Whether tensor cores take a product: whole chunks of rows, and weights that there are kernels for. Two matrices on one input are two launches of them, no
+/// slower than one of the kernel for both.
 pub(super) fn on_tensor_cores(plan: &GpuPlan, p: &Product, chunks: Chunks) -> bool {
     let taken = |matrix: MatrixId| {
         let m = &plan.matrices[matrix.0];
         FORMATS.contains(&m.format) && m.columns.is_multiple_of(256)
     };
-    chunks.size == CHUNK && taken(p.matrix) && p.second.is_none_or(|second| chunks.count > 1 && taken(second))
+    chunks.size == CHUNK && taken(p.matrix) && p.second.is_none_or(taken)
 }
 
 /// An argument so many bytes further, if it is one.

@@ -54,7 +54,7 @@ impl Blocks {
         turn: Var<U32>,
     ) {
         k.comment("store");
-        let owner = Owner::of(k, gemv, of_warp(k, first), shape, reduced);
+        let owner = Owner::of(k, gemv, of_warp(k, first), shape);
         let up = k.shfl_bfly(reduced.sum, reduced.copies);
         let outputs = k.index(self.outputs, turn);
         k.if_(k.and(owner.owns, k.eq(k.and(owner.row, 1), 0)), || {

@@ -91,7 +91,7 @@ impl GemvStreamPair {
         k.min_blocks(self.min_blocks());
         let planes = self.pair.planes(&k);
         let tiles = Tiles::params(&k, gemv.tokens, self.source, MAX_SHARED);
-        let result = PairResult::params(&k, self.pair);
+        let result = PairResult::params(&k, self.pair).early(&k);
         let eps = (self.source == Source::Norm).then(|| k.param_f32("eps"));
 
         k.comment("which matrix, and how many blocks there are for it");
@@ -103,7 +103,8 @@ impl GemvStreamPair {
             let ctas = if i == 0 { of_a } else { k.sub(ctas, of_a) };
             let (gemv, shape) = (self.pair.of[i], result.shape(i));
             let stream = Stream { k: &k, gemv, planes: planes[i], tiles: &tiles, shape: &shape, eps };
-            stream.run(target, cta, ctas, |first, reduced| result.store(&k, i, first, &reduced));
+            let added = |what, first| result.load(&k, i, what, first);
+            stream.run(target, cta, ctas, added, |first, reduced| result.store(&k, i, first, &reduced));
         });
         k.finish()
     }
