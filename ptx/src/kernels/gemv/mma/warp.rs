@@ -53,6 +53,33 @@ impl RowScales {
     }
 }
 
+/// What a block of a token has besides codes, as far as a format needs it: every word more is a pass through shared memory, which is what binds
+/// many tokens.
+#[derive(Clone, Copy)]
+struct TokenScales {
+    scale: Reg<F32>,
+    /// Scale times the sum of codes: of formats with minimums.
+    scaled: Reg<F32>,
+    /// The sum of codes, or of the codes of each half: of formats whose codes have an offset.
+    codes: Reg<S32>,
+}
+
+impl TokenScales {
+    fn load(k: &KernelBuilder, format: Format, at: Ptr<B32, SharedSpace>) -> Self {
+        let float = |word: Reg<B32>| k.bitcast::<B32, F32>(word);
+        let (scaled, codes) = (k.value(0.0), k.value(0));
+        match format {
+            Format::Q4_K => {
+                let [scale, scaled] = k.ld2(at).map(float);
+                Self { scale, scaled, codes }
+            }
+            Format::Q6_K => Self { scale: float(k.ld(at)), scaled, codes: k.ld(at.offset(8)).as_ty() },
+            Format::Q4_0 => Self { scale: float(k.ld(at)), scaled, codes: k.ld(at.offset(12)).as_ty() },
+            _ => Self { scale: float(k.ld(at)), scaled, codes },
+        }
+    }
+}
+
 /// A block of weights in registers: the fragment, and the scales of rows `g` and `g + 8`.
 struct Block {
     codes: [Reg<B32>; 4],
@@ -172,38 +199,36 @@ impl Warp {
     /// Multiplies a block with that of eight tokens.
     fn tokens(&self, k: &KernelBuilder, block: &Block, at: &Tokens, acc: &[Var<F32>; 4]) {
         let b = [0, 512].map(|half| k.ld(at.codes.offset(half)));
-        let tokens = at.sums.map(|sums| k.ld4(sums));
+        let tokens = at.sums.map(|sums| TokenScales::load(k, self.gemv.format, sums));
         let a = block.codes;
         let signed = self.gemv.format == Format::Q8_0;
         let signs = (if signed { Signedness::Signed } else { Signedness::Unsigned }, Signedness::Signed);
-        let start = |of_token: &dyn Fn([Reg<B32>; 4]) -> Reg<S32>| {
+        let start = |of_token: &dyn Fn(TokenScales) -> Reg<S32>| {
             let [even, odd] = tokens.map(of_token);
             [even, odd, even, odd]
         };
         let none: Reg<B32> = k.value(0_u32);
         let sums = if let [RowScales::Halves(_, first), RowScales::Halves(_, second)] = block.scales {
-            let halves = |word: Reg<B32>| word.as_ty::<S32>();
             let starts = [
-                start(&|[_, _, sums, _]| k.mul(k.bfe(halves(sums), 0, 16), -32)),
-                start(&|[_, _, sums, _]| k.mul(k.shr(halves(sums), 16), -32)),
+                start(&|token| k.mul(k.bfe(token.codes, 0, 16), -32)),
+                start(&|token| k.mul(k.shr(token.codes, 16), -32)),
             ];
             let a = [[a[0], a[1], none, none], [none, none, a[2], a[3]]];
             let sums = [0, 1].map(|half| k.mma_int8(signs, a[half], b, starts[half]));
             let scales = [first, second];
             std::array::from_fn(|i| k.mad(scales[i / 2][1], sums[1][i], k.mul(scales[i / 2][0], sums[0][i])))
         } else {
-            let start = start(&|[_, _, _, whole]| match self.gemv.format {
-                Format::Q4_0 => k.mul(whole.as_ty::<S32>(), -8),
+            let start = start(&|token| match self.gemv.format {
+                Format::Q4_0 => k.mul(token.codes, -8),
                 _ => k.value(0),
             });
             k.mma_int8(signs, a, b, start)
         };
         for (i, (sum, acc)) in sums.into_iter().zip(acc).enumerate() {
-            let [scale, scaled, _, _] = tokens[i % 2].map(|word| k.bitcast::<B32, F32>(word));
-            let of_row = block.scales[i / 2];
-            k.fma_into(*acc, k.to_f32(sum), k.mul(of_row.scale(), scale));
+            let (token, of_row) = (tokens[i % 2], block.scales[i / 2]);
+            k.fma_into(*acc, k.to_f32(sum), k.mul(of_row.scale(), token.scale));
             if let RowScales::Min(_, min) = of_row {
-                k.fma_into(*acc, min, scaled);
+                k.fma_into(*acc, min, token.scaled);
             }
         }
     }
