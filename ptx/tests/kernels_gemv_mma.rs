@@ -60,7 +60,9 @@ fn the_bits_of_every_chunk() {
                 let found = launches::run(&workload, &module, &wide.name(), schedule).f32s("y").unwrap();
                 let is_x = |arg: &Arg| matches!(arg, Arg::Buffer { name: "x", .. });
                 let at = workload.args.iter().position(is_x).unwrap();
-                let Arg::Buffer { contents: Contents::Bytes(x), .. } = &workload.args[at] else { unreachable!() };
+                let Arg::Buffer { contents: Contents::Bytes(x), .. } = &workload.args[at] else {
+                    panic!("a workload's activations are bytes")
+                };
                 let per_chunk = x.len() / (tokens / 8);
                 let mut expected = Vec::new();
                 for x in x.chunks(per_chunk) {

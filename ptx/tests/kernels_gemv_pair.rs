@@ -73,7 +73,7 @@ fn check(pair: GemvPair, rows: [usize; 2], columns: usize, seed: u64) {
 #[test]
 fn the_bits_of_two_launches() {
     for formats in FORMATS {
-        for (i, tokens) in [1, 2, 3, 4, 8].into_iter().enumerate() {
+        for (i, tokens) in [1, 2, 3, 4].into_iter().enumerate() {
             let pair = GemvPair::new(formats, tokens).unwrap();
             for (j, (rows, columns)) in [([24, 8], 256), ([13, 5], 1536), ([1, 17], 2304)].into_iter().enumerate() {
                 check(pair, rows, columns, (3 * i + j) as u64);
@@ -94,5 +94,5 @@ fn shapes_and_names() {
     );
     assert!(pair.dims([8, 8], 128, 1).is_err());
     assert_eq!(GemvPair::new([Format::Q6_K, Format::Q4_K], 1), None);
-    assert_eq!(GemvPair::new([Format::Q4_K, Format::Q6_K], 9), None);
+    assert_eq!(GemvPair::new([Format::Q4_K, Format::Q6_K], 5), None);
 }

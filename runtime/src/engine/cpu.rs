@@ -102,23 +102,8 @@ impl Cpu {
         unsafe { self.arena.slice::<f32>(offset, self.logits_rows * width) }
     }
 
-    /// Runs a batch whose rows have their places in the cache.
+    /// Runs a batch whose rows have their places in the cache: all threads walk the step list together; the leader reads the clock at the barriers.
     pub(super) fn forward<R: Recorder, O: Observer>(
-        &mut self,
-        batch: &Batch,
-        wanted: &[usize],
-        kv: &mut KvCache,
-        recorder: &mut R,
-        observer: &mut O,
-    ) -> Result<(), GangPanic> {
-        self.walk(batch, wanted, kv, recorder, observer)?;
-        self.logits_rows = wanted.len();
-        self.count_reads(batch.len());
-        Ok(())
-    }
-
-    /// All threads walk the step list together; the leader reads the clock at the barriers.
-    fn walk<R: Recorder, O: Observer>(
         &mut self,
         batch: &Batch,
         wanted: &[usize],
@@ -159,7 +144,10 @@ impl Cpu {
                     }
                 }
             },
-        )
+        )?;
+        self.logits_rows = wanted.len();
+        self.count_reads(batch.len());
+        Ok(())
     }
 
     /// Gives the embedding table's memory back once in a while.

@@ -7,7 +7,7 @@ use crate::kernels::attention::scalars::Values;
 use crate::kernels::kv::{self, BLOCK, Batch, KvType};
 use crate::kernels::rope_kv::RopeStyle;
 use crate::kernels::workload::{Arg, Noise, Work, Workload, bytes_of_f32, bytes_of_u32};
-use crate::kernels::{Dims, Entry, ShapeError};
+use crate::kernels::{Dims, Entry, ShapeError, known};
 
 /// Positions of a split.
 pub const SPLIT: u32 = 256;
@@ -212,8 +212,7 @@ pub(in crate::kernels) fn entries() -> Vec<Entry> {
             about: "attention of single rows over the paged cache, split over the context",
             oldest: Target::Sm80,
             build: Box::new(move |target| attention(spec, target)),
-            workload: workload(spec, shape, &batch, 30.0, 14)
-                .expect("invariant: the shape of a workload is one that its kernel takes"),
+            workload: known(workload(spec, shape, &batch, 30.0, 14)),
         }
     };
     let fused = |style, spec: Spec| Fused { spec, style };
@@ -234,8 +233,7 @@ pub(in crate::kernels) fn entries() -> Vec<Entry> {
             about: "rotation, write to the paged cache, attention of single rows",
             oldest: Target::Sm80,
             build: Box::new(move |target| attention_fused(fused, target)),
-            workload: fused_workload(fused, shape, pairs, &batch, 30.0, 14)
-                .expect("invariant: the shape of a workload is one that its kernel takes"),
+            workload: known(fused_workload(fused, shape, pairs, &batch, 30.0, 14)),
         }
     };
     all.extend(kernels.into_iter().map(entry));

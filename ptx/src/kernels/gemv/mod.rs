@@ -29,7 +29,7 @@
 //! in flight: a warp has 4 × 512 B of codes under way; [`min_blocks`](Gemv::min_blocks) leaves room for 12 warps or more, which is 24 KiB
 //! per multiprocessor, against the 24.4 kB that 4.3 TB/s times 0.75 µs of latency ask for. See [`ceiling`](super::ceiling).
 //!
-//! [`pair`] has two matrices of different formats in one launch, [`mma`] takes eight tokens to tensor cores.
+//! [`pair`] has two matrices of different formats in one launch, [`mma`] takes 8, 16 and 32 tokens to tensor cores.
 //!
 //! With [`Target::Sm90`], kernels prefetch their rows before they wait for the kernel that makes the activations.
 

@@ -11,7 +11,7 @@
 use super::epilogue::{Added, Owner, Store};
 use super::reduce::Reduced;
 use super::weights::Planes;
-use super::{Epilogue, Gemv, MAX_CHUNKS, MAX_TOKENS, Matrix, Quantised, Shape, WARPS, entries};
+use super::{Epilogue, Gemv, MAX_CHUNKS, Matrix, Quantised, Shape, WARPS, entries};
 use crate::build::{KernelBuilder, Reg, U32};
 use crate::ir::{Access, Kernel, Target, Threads};
 use crate::kernels::format::Format;
@@ -22,6 +22,9 @@ use crate::kernels::workload::{Arg, Noise, Work, Workload};
 /// Formats that there are kernels for.
 pub const FORMATS: [[Format; 2]; 1] = [[Format::Q4_K, Format::Q6_K]];
 
+/// Most tokens of a chunk: for more, [`mma`](super::mma) has a launch for each matrix that is no slower.
+pub const MOST_TOKENS: u32 = 4;
+
 /// A kernel of this family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GemvPair {
@@ -30,9 +33,9 @@ pub struct GemvPair {
 }
 
 impl GemvPair {
-    /// The kernel for weights of a pair of [`FORMATS`] and a bucket of 1 to [`MAX_TOKENS`] tokens; there is none for others.
+    /// The kernel for weights of a pair of [`FORMATS`] and a bucket of 1 to [`MOST_TOKENS`] tokens; there is none for others.
     pub fn new(formats: [Format; 2], tokens: usize) -> Option<Self> {
-        let tokens = u32::try_from(tokens).ok().filter(|tokens| (1..=MAX_TOKENS).contains(tokens))?;
+        let tokens = u32::try_from(tokens).ok().filter(|tokens| (1..=MOST_TOKENS).contains(tokens))?;
         let gemv = |format| Gemv { format, tokens, epilogue: Epilogue::Store, narrow: false };
         FORMATS.contains(&formats).then(|| Self { of: formats.map(gemv) })
     }

@@ -18,7 +18,7 @@
 //!
 //! The first step of a warp's rows (4 loads of 16 bytes a lane) is loaded before the kernel waits for the one that makes
 //! `x`, and of the next rows before the lanes' sums of the present ones are added up. Before it waits, a warp also prefetches its first two groups of
-//! rows, and the gain.
+//! rows, and the gain, and loads the bias; the residual is loaded right behind the wait.
 //!
 //! # The ceiling
 //! Bandwidth: as of [`gemv`](super), plus the encoding, about 90 instructions (120 with a norm) per warp, 128 columns and token in every block, which

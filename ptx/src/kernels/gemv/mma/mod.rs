@@ -180,6 +180,7 @@ impl GemvMma {
             (false, 16) => 2,
             (false, _) => 3,
         };
+        // Of one alone, copies would not be ahead: then only larger architectures run it.
         let fit = |shared: u32| (shared - self.decoded_bytes()) / self.stage_bytes();
         match fit(SHARED) {
             0 | 1 => fit(SHARED_OF_SM90).min(most),
